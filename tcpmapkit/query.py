@@ -1,0 +1,291 @@
+"""What is asked and what is answered: `Query`, the four outcomes, `Miss`, the two exceptions.
+
+This is the leaf of the package: everything else imports it, it imports attrs only. The names follow
+Postfix's own (DATABASE_README, tcp_table(5), SMTPD_POLICY_README); the four outcomes are Postfix's
+"value, or none and why" (``DICT_ERR_NONE``, ``_RETRY``, ``_CONFIG``) spelled as types, so that
+"not found" and "could not find out" can never be mistaken for one another.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import attrs
+
+__all__ = [
+    "Address",
+    "Chain",
+    "Context",
+    "Failure",
+    "Found",
+    "LookupPermFail",
+    "LookupTempFail",
+    "Map",
+    "Miss",
+    "NotFound",
+    "Outcome",
+    "PermFail",
+    "Query",
+    "TempFail",
+    "blocking",
+]
+
+
+def _check_value(instance: object, attribute: attrs.Attribute[str], value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"a value found is a str, not {type(value).__name__}")
+    if not value:
+        raise ValueError("an empty value is a configuration error for Postfix: answer NotFound")
+    if "\n" in value or "\r" in value or "\0" in value:
+        raise ValueError("a value found contains NUL, CR or LF")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("a value found is not valid UTF-8") from None
+
+
+@attrs.frozen
+class Found:
+    """The key exists.
+
+    `value` is a non-empty str without NUL, CR and LF (Postfix's maps.c takes an empty one for a
+    configuration error); `ttl` is for how many seconds the source vouches for it, None when it
+    does not say. `values` are the single values that `value` joins with `separator`, when the
+    source has several: a step's `result` template is applied to each (see `Found.joined`).
+
+    Raises `ValueError` or `TypeError` when the value cannot be an answer.
+    """
+
+    value: str = attrs.field(validator=_check_value)
+    ttl: float | None = None
+    values: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+    separator: str = attrs.field(default=",", kw_only=True)
+
+    @classmethod
+    def joined(cls, values: Iterable[str], separator: str, ttl: float | None = None) -> Found | NotFound:
+        """Join `values`, equal ones once and the first kept; none at all is `NotFound`."""
+        kept = tuple(dict.fromkeys(values))
+        if not kept:
+            return NotFound(ttl)
+        return cls(separator.join(kept), ttl, values=kept if len(kept) > 1 else (), separator=separator)
+
+
+@attrs.frozen
+class NotFound:
+    """The source is authoritative and has no such key. `ttl`: for how many seconds that holds."""
+
+    ttl: float | None = None
+
+
+@attrs.frozen
+class TempFail:
+    """Could not find out; Postfix shall try again. `reason` is one short line for the mail log.
+
+    `ttl`: for how many seconds the source asks not to be asked again (Retry-After).
+    """
+
+    reason: str
+    ttl: float | None = None
+
+
+@attrs.frozen
+class PermFail:
+    """Misconfigured: asking again will not help. Postfix defers all the same."""
+
+    reason: str
+    ttl: float | None = None
+
+
+@attrs.frozen
+class Miss:
+    """A resolver's "not mine, ask the next step", when its source says for how long (`ttl`, seconds).
+
+    A bare ``None`` says the same without a time.
+    """
+
+    ttl: float | None = None
+
+
+Failure = TempFail | PermFail
+Outcome = Found | NotFound | TempFail | PermFail
+
+
+class LookupTempFail(Exception):  # noqa: N818 - the outcome's name, not an "error"
+    """Raised by a resolver whose source cannot be asked now; the same as returning `TempFail`.
+
+    `ttl`: for how many seconds the source asks not to be asked again.
+    """
+
+    def __init__(self, reason: str, ttl: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.ttl = ttl
+
+
+class LookupPermFail(Exception):  # noqa: N818
+    """Raised by a resolver that is misconfigured; the same as returning `PermFail`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@attrs.frozen
+class Address:
+    """The parts of a key. `local` is the localpart, `user` it without the extension, `extension`
+    without its delimiter, `domain` what follows the last ``@``; None where the key has none."""
+
+    local: str | None
+    user: str | None
+    extension: str | None
+    domain: str | None
+
+
+def _unsplit(key: str) -> Address:
+    local, at, domain = key.rpartition("@")
+    return Address(local, local, None, domain) if at else Address(key, key, None, None)
+
+
+_NO_ATTRIBUTES: Mapping[str, str] = {}
+
+
+@attrs.define(eq=False)
+class Query:
+    """One question, as a resolver sees it.
+
+    `key` is what this resolver is asked (folded for a folded type, made by the step's `key`
+    template); `map` the name of the map that Postfix asked; `protocol` ``"tcp_table"``,
+    ``"socketmap"``, ``"policy"`` or ``""`` (asked from the command line or a program);
+    `attributes` the policy request's attributes, empty for the table protocols.
+
+    `partial` marks the keys after the first of a search order. `deadline` is the time, by `clock`,
+    when the answer is worth nothing any more. `trace`, when not None, collects what each step did.
+    """
+
+    key: str
+    map: str = ""
+    protocol: str = ""
+    attributes: Mapping[str, str] = _NO_ATTRIBUTES
+    deadline: float = float("inf")
+    clock: Callable[[], float] = time.monotonic
+    split: Callable[[str], Address] = _unsplit
+    partial: bool = False
+    trace: list[Any] | None = None
+    _address: Address | None = attrs.field(default=None, init=False, repr=False)
+
+    @property
+    def address(self) -> Address:
+        """The parts of the key, split when first asked for."""
+        if self._address is None:
+            self._address = self.split(self.key)
+        return self._address
+
+    @property
+    def local(self) -> str | None:
+        """The localpart, extension included, unquoted; the whole key when it has no ``@``."""
+        return self.address.local
+
+    @property
+    def user(self) -> str | None:
+        """The localpart without the extension, unquoted."""
+        return self.address.user
+
+    @property
+    def extension(self) -> str | None:
+        """The address extension without its delimiter; None when the key has none."""
+        return self.address.extension
+
+    @property
+    def domain(self) -> str | None:
+        """What follows the last ``@``; None when the key has none."""
+        return self.address.domain
+
+    def time_left(self) -> float:
+        """Seconds until the answer is worth nothing any more; negative when that time has passed."""
+        return self.deadline - self.clock()
+
+    def with_key(self, key: str) -> Query:
+        """The same question about another key."""
+        return Query(
+            key,
+            self.map,
+            self.protocol,
+            self.attributes,
+            self.deadline,
+            self.clock,
+            self.split,
+            self.partial,
+            self.trace,
+        )
+
+    def with_deadline(self, deadline: float) -> Query:
+        """The same question with less time."""
+        query = self.with_key(self.key)
+        query.deadline = deadline
+        return query
+
+
+class Chain(Protocol):
+    """A finished chain, handed to an option annotated `Chain` (TOML: ``resolvers = [...]``).
+
+    `resolve(query)` answers an outcome or a miss and never raises: at once when `can_wait` is
+    false, as a coroutine when it is true.
+    """
+
+    @property
+    def can_wait(self) -> bool: ...
+
+    def resolve(self, query: Query) -> Any: ...
+
+
+class Map(Protocol):
+    """Another map of the file, its cache included, handed to an option annotated `Map` (TOML: its name).
+
+    `resolve` is as for `Chain`.
+    """
+
+    @property
+    def can_wait(self) -> bool: ...
+
+    def resolve(self, query: Query) -> Any: ...
+
+
+@attrs.define(eq=False)
+class Context:
+    """What `start(context)` of a resolver is given.
+
+    `directory` is where relative paths begin (the configuration file's); `name` the step's name
+    and `map` its map's, for messages; `logger` the step's own; `clock` a monotonic clock in
+    seconds.
+    """
+
+    directory: Path
+    name: str
+    map: str
+    logger: logging.Logger
+    clock: Callable[[], float] = time.monotonic
+    _open_http: Callable[[], Any] | None = None
+
+    @property
+    def http(self) -> Any:
+        """The shared `aiohttp.ClientSession`, opened when first asked for; do not close it."""
+        if self._open_http is None:
+            raise RuntimeError("this context has no HTTP client")
+        return self._open_http()
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def blocking(function: _Function) -> _Function:
+    """Mark a `resolve` that blocks: it runs in a thread of the step's own small pool.
+
+    When all its threads are busy the step fails at once, so a hung source costs its own step only.
+    """
+    function.tcpmapkit_blocking = True  # type: ignore[attr-defined]
+    return function
