@@ -261,7 +261,8 @@ class Context:
 
     `directory` is where relative paths begin (the configuration file's); `name` the step's name
     and `map` its map's, for messages; `logger` the step's own; `clock` a monotonic clock in
-    seconds.
+    seconds. `fold` is what the keys of a folded type's table go through when it is loaded, as the
+    key asked does: lower case, or nothing when the map says ``fold = false``.
     """
 
     directory: Path
@@ -269,6 +270,7 @@ class Context:
     map: str
     logger: logging.Logger
     clock: Callable[[], float] = time.monotonic
+    fold: Callable[[str], str] = str
     _open_http: Callable[[], Any] | None = None
 
     @property
