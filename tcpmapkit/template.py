@@ -1,0 +1,181 @@
+"""Templates: ``{key} {local} {user} {extension} {domain} {value}`` in an option's text.
+
+Nothing in a key is ever evaluated: a template is cut into literal text and variable names when the
+configuration is read, and a lookup only joins strings. ``{{`` and ``}}`` are braces.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import attrs
+
+from tcpmapkit.errors import ConfigError
+from tcpmapkit.keys import quote_localpart
+from tcpmapkit.query import Query
+
+__all__ = ["KEY_VARIABLES", "JsonTemplate", "Template", "Variable"]
+
+#: What the key of any query gives.
+KEY_VARIABLES = ("key", "local", "user", "extension", "domain")
+
+_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+
+@attrs.frozen
+class Variable:
+    """A variable's place in a template."""
+
+    name: str
+
+
+def _unchanged(text: str) -> str:
+    return text
+
+
+@attrs.frozen
+class Template:
+    """A compiled template.
+
+    `text` is its source; `parts` its literal texts and variables in turn; `variables` the names it
+    uses; `constant` the literal text before the first variable.
+    """
+
+    text: str
+    parts: tuple[str | Variable, ...]
+
+    @classmethod
+    def compile(cls, text: str, variables: Iterable[str] = KEY_VARIABLES) -> Template:
+        """Raises `ConfigError` for a lone brace and for a variable that is not in `variables`."""
+        known = tuple(variables)
+        parts: list[str | Variable] = []
+        literal, end = "", 0
+        for token in _TOKEN.finditer(text):
+            literal += text[end : token.start()]
+            end = token.end()
+            name = token[1]
+            if token[0] in ("{{", "}}"):
+                literal += token[0][0]
+            elif name is None:
+                raise ConfigError(f"a lone {token[0]!r} in the template {text!r}", hint="a brace is {{ or }}")
+            elif name not in known:
+                close = get_close_matches(name, known, 1)
+                raise ConfigError(
+                    f"unknown variable {{{name}}}",
+                    hint=f"did you mean {{{close[0]}}}?"
+                    if close
+                    else "known: " + " ".join(f"{{{one}}}" for one in known),
+                )
+            else:
+                if literal:
+                    parts.append(literal)
+                    literal = ""
+                parts.append(Variable(name))
+        literal += text[end:]
+        if literal:
+            parts.append(literal)
+        return cls(text, tuple(parts))
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """The names of the variables used."""
+        return frozenset(part.name for part in self.parts if isinstance(part, Variable))
+
+    @property
+    def constant(self) -> str:
+        """The literal text before the first variable."""
+        return self.parts[0] if self.parts and isinstance(self.parts[0], str) else ""
+
+    def __call__(self, query: Query, quote: Callable[[str], str] = _unchanged) -> str | None:
+        """The text for this query, each variable's passed through `quote`.
+
+        None when a variable is absent or empty, ``{key}`` excepted: then the step misses, as
+        Postfix does with an empty ``%d``.
+        """
+        return self._join(query, quote, {})
+
+    def result(self, query: Query, value: str) -> str | None:
+        """The text as a value to be answered: `value` is ``{value}``, localparts are quoted (RFC 5322)."""
+        given: dict[str, str] = {"value": value}
+        for name in ("local", "user"):
+            local = getattr(query, name)
+            if local:
+                given[name] = quote_localpart(local)
+        return self._join(query, _unchanged, given)
+
+    def _join(self, query: Query, quote: Callable[[str], str], given: Mapping[str, str]) -> str | None:
+        text = ""
+        for part in self.parts:
+            if isinstance(part, str):
+                text += part
+                continue
+            name = part.name
+            found: str | None = given.get(name)
+            if found is None:
+                found = getattr(query, name) if name in KEY_VARIABLES else query.attributes.get(name)
+            if not found and name != "key":
+                return None
+            text += quote(found or "")
+        return text
+
+
+@attrs.frozen
+class JsonTemplate:
+    """A JSON value whose strings are templates, object keys excepted; called with a query it gives
+    the value, or None when a variable in it is absent or empty."""
+
+    value: Any
+
+    @classmethod
+    def compile(cls, value: Any, variables: Iterable[str] = KEY_VARIABLES) -> JsonTemplate:
+        """Raises `ConfigError` as `Template.compile` does, with the path to the string."""
+        return cls(_compile_json(value, tuple(variables), ()))
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """The names of the variables used."""
+        return frozenset(name for template in _templates(self.value) for name in template.variables)
+
+    def __call__(self, query: Query) -> Any:
+        try:
+            return _fill(self.value, query)
+        except LookupError:
+            return None
+
+
+def _compile_json(value: Any, variables: tuple[str, ...], path: tuple[str | int, ...]) -> Any:
+    if isinstance(value, str):
+        try:
+            return Template.compile(value, variables)
+        except ConfigError as error:
+            error.path = path
+            raise
+    if isinstance(value, Mapping):
+        return {name: _compile_json(inner, variables, (*path, name)) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(_compile_json(inner, variables, (*path, index)) for index, inner in enumerate(value))
+    return value
+
+
+def _templates(value: Any) -> Iterable[Template]:
+    if isinstance(value, Template):
+        yield value
+    elif isinstance(value, (Mapping, tuple)):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _templates(inner)
+
+
+def _fill(value: Any, query: Query) -> Any:
+    if isinstance(value, Template):
+        text = value(query)
+        if text is None:
+            raise LookupError(value.text)
+        return text
+    if isinstance(value, Mapping):
+        return {name: _fill(inner, query) for name, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_fill(inner, query) for inner in value]
+    return value
