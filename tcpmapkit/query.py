@@ -115,7 +115,7 @@ Failure = TempFail | PermFail
 Outcome = Found | NotFound | TempFail | PermFail
 
 
-class LookupTempFail(Exception):  # noqa: N818 - the outcome's name, not an "error"
+class LookupTempFail(Exception):
     """Raised by a resolver whose source cannot be asked now; the same as returning `TempFail`.
 
     `ttl`: for how many seconds the source asks not to be asked again.
@@ -127,7 +127,7 @@ class LookupTempFail(Exception):  # noqa: N818 - the outcome's name, not an "err
         self.ttl = ttl
 
 
-class LookupPermFail(Exception):  # noqa: N818
+class LookupPermFail(Exception):
     """Raised by a resolver that is misconfigured; the same as returning `PermFail`."""
 
     def __init__(self, reason: str) -> None:

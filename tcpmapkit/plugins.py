@@ -1,0 +1,340 @@
+"""Plugins: found, loaded, registered. With `hookspecs` the only module that knows pluggy.
+
+Built-in resolvers, installed packages (entry points in the group ``tcpmapkit``, each naming a
+module) and the ``.py`` files of one drop-in directory come in through the same hook. They are
+loaded one by one, so that a broken one is reported by name and stops nobody else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import attrs
+import pluggy
+
+from tcpmapkit import hookspecs
+from tcpmapkit.errors import ConfigError
+from tcpmapkit.query import Outcome, Query
+
+__all__ = ["BUILT_IN", "BrokenPlugin", "Plugins", "ResolverType", "load_plugins", "order_steps"]
+
+#: The modules of `tcpmapkit.resolvers`, each a plugin like any other.
+BUILT_IN = (
+    "chain",
+    "cidr",
+    "csv",
+    "dns",
+    "file",
+    "http",
+    "map",
+    "pipe",
+    "python",
+    "regex",
+    "sqlite",
+    "static",
+    "union",
+)
+
+_log = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class ResolverType:
+    """A name that a line of TOML can say, and what its resolvers are like (see `Register`).
+
+    `distribution`, `version` and `source` (a module, or a file) say where it comes from.
+    """
+
+    name: str
+    factory: Any
+    folded: bool = True
+    partial_keys: bool = True
+    special_keys: bool = False
+    in_memory: bool = False
+    attributes: frozenset[str] = frozenset()
+    distribution: str = ""
+    version: str = ""
+    source: str = ""
+
+
+@attrs.frozen
+class BrokenPlugin:
+    """A plugin that could not be loaded, and why."""
+
+    name: str
+    distribution: str
+    version: str
+    reason: str
+
+
+@attrs.frozen
+class _Origin:
+    name: str
+    distribution: str
+    version: str
+    source: str
+
+
+class Plugins:
+    """The plugins that were loaded: what they offer, and the hooks called on all of them."""
+
+    def __init__(self) -> None:
+        self._plugins = pluggy.PluginManager(hookspecs.PROJECT)
+        self._plugins.add_hookspecs(hookspecs)
+        self._types: dict[str, ResolverType] = {}
+        self._broken: list[BrokenPlugin] = []
+        #: name -> (distribution, version, source), in the order of loading.
+        self.loaded: dict[str, tuple[str, str, str]] = {}
+
+    @property
+    def types(self) -> Mapping[str, ResolverType]:
+        """The resolver types by name."""
+        return MappingProxyType(self._types)
+
+    @property
+    def broken(self) -> tuple[BrokenPlugin, ...]:
+        """The plugins that could not be loaded."""
+        return tuple(self._broken)
+
+    @property
+    def query_resolved(self) -> Callable[[Query, Outcome, str, float], None] | None:
+        """The call that tells every observer of a lookup; None when no plugin observes."""
+        if not self._plugins.hook.query_resolved.get_hookimpls():
+            return None
+        call = self._plugins.hook.query_resolved
+
+        def tell(query: Query, outcome: Outcome, resolver: str, elapsed: float) -> None:
+            try:
+                call(query=query, outcome=outcome, resolver=resolver, elapsed=elapsed)
+            except Exception:
+                _log.exception("a plugin's query_resolved failed")
+
+        return tell
+
+    def startup(self, config: object) -> None:
+        """Call every plugin's `startup`. Raises `ConfigError` naming the one that fails."""
+        for plugin, function in self._implementations("startup"):
+            try:
+                function(config=config)
+            except Exception as error:
+                raise ConfigError(f"plugin {plugin}: startup failed: {_describe(error)}") from error
+
+    def shutdown(self) -> None:
+        """Call every plugin's `shutdown`; one that fails is logged."""
+        for plugin, function in self._implementations("shutdown"):
+            try:
+                function()
+            except Exception:
+                _log.exception("plugin %s: shutdown failed", plugin)
+
+    def _implementations(self, hook: str) -> Iterator[tuple[str, Callable[..., Any]]]:
+        """The implementations of a hook one at a time, so that each can fail alone."""
+        caller = getattr(self._plugins.hook, hook)
+        for implementation in caller.get_hookimpls():
+            others = [one for one in self._plugins.get_plugins() if one is not implementation.plugin]
+            yield implementation.plugin_name, self._plugins.subset_hook_caller(hook, others)
+
+    def load(self, origin: _Origin, find: Callable[[], object]) -> None:
+        """Import one plugin by `find`, register it and take the types that it offers, or report it."""
+        offered: dict[str, ResolverType] = {}
+        plugin: object | None = None
+        try:
+            plugin = find()
+            _refuse_misused_markers(plugin)
+            self._plugins.register(plugin, name=origin.name)
+            self._plugins.check_pending()
+            for implementation in self._plugins.hook.register_resolvers.get_hookimpls():
+                if implementation.plugin is plugin:
+                    implementation.function(*(self._register(origin, offered),) * len(implementation.argnames))
+        except Exception as error:
+            if plugin is not None:
+                with suppress(ValueError, AssertionError):
+                    self._plugins.unregister(plugin)
+            self._broken.append(
+                BrokenPlugin(origin.name, origin.distribution, origin.version, _describe(error))
+            )
+        else:
+            self._types.update(offered)
+            self.loaded[origin.name] = (origin.distribution, origin.version, origin.source)
+
+    def _register(self, origin: _Origin, offered: dict[str, ResolverType]) -> Callable[..., None]:
+        def register(
+            name: str,
+            factory: Any,
+            *,
+            folded: bool = True,
+            partial_keys: bool = True,
+            special_keys: bool = False,
+            in_memory: bool = False,
+            attributes: Iterable[str] = (),
+        ) -> None:
+            taken = self._types.get(name) or offered.get(name)
+            if taken is not None:
+                raise ValueError(
+                    f"resolver type {name!r} of {origin.distribution} is already taken by {taken.distribution}"
+                )
+            if not callable(factory):
+                raise TypeError(f"the factory of resolver type {name!r} is not callable")
+            if isinstance(attributes, str):
+                attributes = (attributes,)
+            offered[name] = ResolverType(
+                name=name,
+                factory=factory,
+                folded=folded,
+                partial_keys=partial_keys,
+                special_keys=special_keys,
+                in_memory=in_memory,
+                attributes=frozenset(attributes),
+                distribution=origin.distribution,
+                version=origin.version,
+                source=origin.source,
+            )
+
+        return register
+
+
+def load_plugins(directory: Path | None = None, disable: Iterable[str] = ()) -> Plugins:
+    """Load the built-ins, the installed packages and the drop-in files.
+
+    `directory` holds drop-in files; `disable` names plugins that are not even imported. Raises
+    `ConfigError` when the directory cannot be read or others can write to it.
+    """
+    plugins = Plugins()
+    blocked = set(disable)
+    version = _own_version()
+    for name in BUILT_IN:
+        if name not in blocked:
+            module = f"tcpmapkit.resolvers.{name}"
+            plugins.load(
+                _Origin(name, hookspecs.PROJECT, version, module),
+                lambda module=module: importlib.import_module(module),
+            )
+    for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
+        if entry.name not in blocked:
+            plugins.load(_entry_origin(entry), entry.load)
+    if directory is not None:
+        for file in _drop_in_files(directory):
+            if file.stem not in blocked:
+                plugins.load(
+                    _Origin(file.stem, file.name, "", str(file)), lambda file=file: _import_file(file)
+                )
+    return plugins
+
+
+def _entry_origin(entry: EntryPoint) -> _Origin:
+    distribution = entry.dist
+    if distribution is None:
+        return _Origin(entry.name, entry.name, "", entry.value)
+    return _Origin(entry.name, distribution.name, distribution.version, entry.value)
+
+
+def _own_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(hookspecs.PROJECT)
+    except PackageNotFoundError:
+        return ""
+
+
+def _drop_in_files(directory: Path) -> list[Path]:
+    try:
+        _refuse_writable_by_others(directory)
+        files = sorted(directory.glob("*.py"))
+        for file in files:
+            _refuse_writable_by_others(file)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {directory}: {error.strerror}", path=("plugins", "directory")
+        ) from None
+    return files
+
+
+def _refuse_writable_by_others(path: Path) -> None:
+    status = path.stat()
+    if status.st_uid not in (0, os.geteuid()):
+        who = "belongs to another user"
+    elif status.st_mode & stat.S_IWOTH:
+        who = "can be written to by everybody"
+    elif status.st_mode & stat.S_IWGRP and status.st_gid not in (0, os.getegid()):
+        who = "can be written to by another group"
+    else:
+        return
+    raise ConfigError(
+        f"{path} {who}, so its code is not loaded", path=("plugins", "directory"), hint="chmod go-w, chown"
+    )
+
+
+def _import_file(file: Path) -> object:
+    spec = spec_from_file_location(f"tcpmapkit_drop_in_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is not a Python file")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0] if str(error) else type(error).__name__
+
+
+_MARK = f"{hookspecs.PROJECT}_impl"
+
+
+def _refuse_misused_markers(plugin: object) -> None:
+    """What pluggy lets pass in silence: a `resolve` that would stand in no chain, a default that
+    would always win, an entry point that names no module."""
+    if not inspect.ismodule(plugin):
+        raise TypeError(f"the entry point names {plugin!r}, not a module with hookimpls")
+    for name, function in inspect.getmembers(plugin, lambda member: hasattr(member, _MARK)):
+        if name == "resolve":
+            raise TypeError("`resolve` as a module's hook: register a resolver type; TOML puts it in a chain")
+        defaulted = [
+            parameter.name
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.default is not parameter.empty
+        ]
+        if defaulted:
+            raise TypeError(f"hook {name}: the default of {defaulted[0]!r} would never be overridden")
+
+
+_Step = TypeVar("_Step")
+
+
+def order_steps(steps: Sequence[_Step], names: Sequence[str]) -> tuple[_Step, ...]:
+    """A chain's steps as registered with its own plugin manager, in the operator's order.
+
+    pluggy validates and orders, once; it calls the last registered first, hence the reversal.
+    Raises `ConfigError` when a step's `resolve` is not a plain hook implementation.
+    """
+    chain = pluggy.PluginManager(hookspecs.PROJECT)
+    chain.add_hookspecs(hookspecs)
+    for step, name in reversed(list(zip(steps, names, strict=True))):
+        chain.register(step, name=name)
+    chain.check_pending()
+    return tuple(implementation.plugin for implementation in reversed(chain.hook.resolve.get_hookimpls()))
+
+
+def refuse_marked_resolver(resolver: object) -> None:
+    """Refuse a resolver object whose `resolve` asks pluggy for a place in the order.
+
+    A resolver needs no marker; a wrapper, ``tryfirst`` or ``trylast`` would be an order that is
+    not the operator's. Raises `ConfigError`.
+    """
+    options: Mapping[str, Any] = getattr(getattr(resolver, "resolve", None), _MARK, None) or {}
+    for option in ("wrapper", "hookwrapper", "tryfirst", "trylast"):
+        if options.get(option):
+            raise ConfigError(
+                f"`resolve` is marked {option}: the order of a chain is the configuration's alone"
+            )
