@@ -164,7 +164,8 @@ class Query:
     `attributes` the policy request's attributes, empty for the table protocols.
 
     `partial` marks the keys after the first of a search order. `deadline` is the time, by `clock`,
-    when the answer is worth nothing any more. `trace`, when not None, collects what each step did.
+    when the answer is worth nothing any more. `trace`, when not None, collects what each step did;
+    `answered_by` is the name of the step that answered, "" before that.
     """
 
     key: str
@@ -176,6 +177,7 @@ class Query:
     split: Callable[[str], Address] = _unsplit
     partial: bool = False
     trace: list[Any] | None = None
+    answered_by: str = attrs.field(default="", init=False)
     _address: Address | None = attrs.field(default=None, init=False, repr=False)
 
     @property

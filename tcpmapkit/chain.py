@@ -1,0 +1,115 @@
+"""A map's chain: steps asked in the operator's order until one answers.
+
+The first outcome wins; a failure ends the walk unless its step says ``on_error``; when every step
+misses, so does the chain. Whether a chain can wait is decided when it is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from tcpmapkit.query import Failure, Found, Miss, NotFound, Outcome, PermFail, Query, TempFail
+from tcpmapkit.step import Answered, InlineStep, NotAsked, Step, WaitingStep
+
+__all__ = ["InlineChain", "WaitingChain", "compile_chain"]
+
+
+@attrs.define
+class _Walk:
+    """What a walk along the chain has gathered so far."""
+
+    ttl: float | None = None
+    failure: Failure | None = None
+
+    def take(self, step: Step, answer: Answered, query: Query) -> Outcome | None:
+        """Weigh one step's answer; an outcome ends the walk.
+
+        A failure ends it too, unless the step says ``on_error = "next"``: then only `Found` counts
+        from there on, and the first failure stands otherwise.
+        """
+        if type(answer) is NotAsked:
+            return None
+        if type(answer) is TempFail or type(answer) is PermFail:
+            if self.failure is not None:
+                return None if step.on_error == "next" else self.failure
+            if step.on_error == "next":
+                self.failure = answer
+                return None
+            query.answered_by = step.name
+            return answer
+        ttl = answer.ttl  # type: ignore[union-attr]
+        if ttl is not None and (self.ttl is None or ttl < self.ttl):
+            self.ttl = ttl
+        if type(answer) is Miss:
+            return None
+        if type(answer) is Found:
+            query.answered_by = step.name
+            return answer if answer.ttl == self.ttl else attrs.evolve(answer, ttl=self.ttl)
+        if self.failure is not None:
+            return None
+        query.answered_by = step.name
+        return NotFound(self.ttl)
+
+    def end(self) -> Failure | Miss:
+        """What the chain answers when no step did."""
+        return self.failure if self.failure is not None else Miss(self.ttl)
+
+
+@attrs.define(eq=False)
+class InlineChain:
+    """Steps none of which can wait."""
+
+    steps: tuple[InlineStep, ...]
+    can_wait: bool = attrs.field(default=False, init=False)
+
+    def resolve(self, query: Query) -> Outcome | Miss:
+        """The first outcome, or a miss with the smallest TTL that a step gave; never raises."""
+        walk = _Walk()
+        for step in self.steps:
+            outcome = walk.take(step, step.resolve(query), query)
+            if outcome is not None:
+                return outcome
+        return walk.end()
+
+
+@attrs.define(eq=False)
+class WaitingChain:
+    """Steps some of which can wait. The ones in front that cannot are asked without a task (`begin`)."""
+
+    steps: tuple[Step, ...]
+    can_wait: bool = attrs.field(default=True, init=False)
+
+    def begin(self, query: Query) -> Outcome | Callable[[], Any]:
+        """Ask the leading steps that cannot wait: the outcome, or a coroutine function for the rest."""
+        walk = _Walk()
+        for number, step in enumerate(self.steps):
+            if isinstance(step, WaitingStep):
+                return lambda: self._go_on(query, walk, number)
+            outcome = walk.take(step, step.resolve(query), query)  # type: ignore[attr-defined]
+            if outcome is not None:
+                return outcome
+        raise AssertionError("a waiting chain without a step that can wait")
+
+    async def _go_on(self, query: Query, walk: _Walk, number: int) -> Outcome | Miss:
+        for step in self.steps[number:]:
+            answer = (
+                await step.resolve(query) if isinstance(step, WaitingStep) else step.resolve(query)  # type: ignore[attr-defined]
+            )
+            outcome = walk.take(step, answer, query)
+            if outcome is not None:
+                return outcome
+        return walk.end()
+
+    async def resolve(self, query: Query) -> Outcome | Miss:
+        """As `InlineChain.resolve`."""
+        outcome = self.begin(query)
+        return await outcome() if callable(outcome) else outcome
+
+
+def compile_chain(steps: Sequence[Step]) -> InlineChain | WaitingChain:
+    """The chain of these steps, in this order."""
+    inline = tuple(step for step in steps if isinstance(step, InlineStep))
+    return InlineChain(inline) if len(inline) == len(steps) else WaitingChain(tuple(steps))

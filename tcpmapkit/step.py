@@ -1,0 +1,278 @@
+"""One step of a chain: what a line of TOML makes of a resolver.
+
+A step is a line of TOML around a resolver object: what it is asked (folding, special and partial
+keys, ``domains``, the ``key`` template), for how long, and what its answer means (``result``,
+``authoritative``, ``on_error``). A step never raises. Whether one can wait is decided when the
+chain is built; nobody asks "is this awaitable?" for a query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+import attrs
+
+from tcpmapkit.hookspecs import hookimpl
+from tcpmapkit.keys import SPECIAL_KEYS, host_or_domain
+from tcpmapkit.query import (
+    Failure,
+    Found,
+    LookupPermFail,
+    LookupTempFail,
+    Miss,
+    NotFound,
+    Outcome,
+    PermFail,
+    Query,
+    TempFail,
+)
+from tcpmapkit.seldom import Seldom
+from tcpmapkit.template import Template
+from tcpmapkit.threads import SmallPool, TooBusy
+
+__all__ = [
+    "INTERNAL_ERROR",
+    "NOT_ASKED",
+    "SLOW_CALL",
+    "Answered",
+    "InlineStep",
+    "NotAsked",
+    "OnError",
+    "Step",
+    "StepTrace",
+    "WaitingStep",
+]
+
+OnError = Literal["fail", "next", "ignore"]
+
+#: An inline call over this many seconds holds up every other client: it is logged and counted.
+SLOW_CALL: Final = 0.020
+
+#: What Postfix is told of a bug; the log has the rest.
+INTERNAL_ERROR: Final = TempFail("internal error")
+
+_MISS: Final = Miss()
+
+
+class NotAsked:
+    """The query is not for this step: no miss of its own, which `authoritative` would make final."""
+
+
+NOT_ASKED: Final = NotAsked()
+
+Answered = Outcome | Miss | NotAsked
+
+
+@attrs.frozen
+class StepTrace:
+    """What one step did, for ``query --explain``.
+
+    `outcome` is None when the step was not asked; `elapsed` is in seconds.
+    """
+
+    step: str
+    key: str
+    outcome: Outcome | Miss | None
+    elapsed: float
+
+
+@attrs.define(eq=False)
+class Step:
+    """What both kinds of step have; `resolver` is the object, the rest its line of TOML.
+
+    `fold` is what the key goes through first, None for a type that gets it as it came; `domains`
+    is None for all; `key` and `result` are None where the template changes nothing; `timeout` is
+    in seconds.
+    """
+
+    name: str
+    resolver: Any
+    logger: logging.Logger
+    fold: Callable[[str], str] | None = None
+    partial_keys: bool = True
+    special_keys: bool = True
+    domains: frozenset[str] | None = None
+    bare_is_domain: bool = False
+    key: Template | None = None
+    result: Template | None = None
+    on_error: OnError = "fail"
+    authoritative: bool = False
+    timeout: float | None = None
+    #: How many inline calls were slower than `SLOW_CALL`, and how many failures there were.
+    slow_calls: int = 0
+    failures: int = 0
+    _said: Seldom = attrs.Factory(Seldom)
+
+    def _prepare(self, query: Query) -> Query | Miss | NotAsked:
+        """What the resolver is asked for this query, or why it is not."""
+        key = query.key
+        if query.partial and not self.partial_keys:
+            return NOT_ASKED
+        if not self.special_keys and key in SPECIAL_KEYS:
+            return NOT_ASKED
+        if self.domains is not None and not self._covers(host_or_domain(key, self.bare_is_domain)):
+            return NOT_ASKED
+        if self.fold is not None:
+            folded = self.fold(key)
+            if folded != key:
+                query = query.with_key(folded)
+        if self.key is not None:
+            asked = self.key(query)
+            if asked is None:
+                return _MISS
+            query = query.with_key(asked)
+        return query
+
+    def _covers(self, domain: str | None) -> bool:
+        assert self.domains is not None
+        if domain is None:
+            return False
+        if domain in self.domains:
+            return True
+        while (dot := domain.find(".", 1)) >= 0:
+            domain = domain[dot:]
+            if domain in self.domains:
+                return True
+        return False
+
+    def _finish(self, answer: object, asked: Query) -> Outcome | Miss:
+        """The resolver's answer as the chain takes it; never raises."""
+        kind = type(answer)
+        if kind is Found:
+            return self._apply_result(answer, asked) if self.result is not None else answer  # type: ignore[arg-type,return-value]
+        if answer is None:
+            return NotFound() if self.authoritative else _MISS
+        if kind is Miss:
+            return NotFound(answer.ttl) if self.authoritative else answer  # type: ignore[attr-defined,return-value]
+        if kind is NotFound:
+            return answer  # type: ignore[return-value]
+        if kind is TempFail or kind is PermFail:
+            return self._fail(answer)  # type: ignore[arg-type]
+        if self._said.now("rubbish", asked.clock()) is not None:
+            self.logger.error("%s answered a %s, which is no outcome: a bug of it", self.name, kind.__name__)
+        return self._fail(INTERNAL_ERROR)
+
+    def _apply_result(self, found: Found, asked: Query) -> Outcome | Miss:
+        assert self.result is not None
+        texts = [self.result.result(asked, value) for value in found.values or (found.value,)]
+        try:
+            joined = Found.joined((text for text in texts if text), found.separator, found.ttl)
+        except ValueError as error:
+            return self._raised(error, asked)
+        if type(joined) is Found:
+            return joined
+        return NotFound(found.ttl) if self.authoritative else Miss(found.ttl)
+
+    def _fail(self, failure: Failure) -> Outcome | Miss:
+        self.failures += 1
+        return _MISS if self.on_error == "ignore" else failure
+
+    def _raised(self, error: Exception, asked: Query) -> Outcome | Miss:
+        """An exception as the failure that it means."""
+        if isinstance(error, LookupTempFail):
+            return self._fail(TempFail(error.reason, error.ttl))
+        if isinstance(error, LookupPermFail):
+            return self._fail(PermFail(error.reason))
+        if isinstance(error, TimeoutError):
+            return self._fail(TempFail("timed out"))
+        if isinstance(error, TooBusy):
+            return self._fail(TempFail("busy"))
+        repeats = self._said.now(type(error).__name__, asked.clock())
+        if repeats is not None:
+            more = f" (and {repeats} more since the last such line)" if repeats else ""
+            self.logger.error("%s raised %s%s", self.name, type(error).__name__, more, exc_info=error)
+        return self._fail(INTERNAL_ERROR)
+
+    def _traced(
+        self, query: Query, asked: Query | Miss | NotAsked, answer: Answered, began: float
+    ) -> Answered:
+        assert query.trace is not None
+        outcome = None if isinstance(answer, NotAsked) else answer
+        key = asked.key if isinstance(asked, Query) else query.key
+        query.trace.append(StepTrace(self.name, key, outcome, query.clock() - began))
+        return answer
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether `resolve` is a coroutine function."""
+        return isinstance(self, WaitingStep)
+
+
+@attrs.define(eq=False)
+class InlineStep(Step):
+    """A step that answers at once."""
+
+    @hookimpl
+    def resolve(self, query: Query) -> Answered:
+        """An outcome, a miss, or that this step was not asked; never raises."""
+        began = query.clock()
+        asked = self._prepare(query)
+        answer: Answered
+        if type(asked) is not Query:
+            answer = self._finish(None, query) if type(asked) is Miss else NOT_ASKED
+        else:
+            try:
+                answer = self._finish(self.resolver.resolve(asked), asked)
+            except Exception as error:
+                answer = self._raised(error, asked)
+            if query.clock() - began > SLOW_CALL:
+                self._note_slow(query.clock() - began, query.clock())
+        return answer if query.trace is None else self._traced(query, asked, answer, began)
+
+    def _note_slow(self, elapsed: float, now: float) -> None:
+        self.slow_calls += 1
+        repeats = self._said.now("slow", now)
+        if repeats is not None:
+            self.logger.warning(
+                "%s held up the server for %.0f ms (%d more such calls since the last such line)",
+                self.name,
+                elapsed * 1000,
+                repeats,
+            )
+
+
+@attrs.define(eq=False)
+class WaitingStep(Step):
+    """A step that can wait: an ``async def resolve``, or a blocking one in threads (`pool`)."""
+
+    pool: SmallPool | None = None
+
+    @hookimpl
+    async def resolve(self, query: Query) -> Answered:
+        """As `InlineStep.resolve`, within the step's time-out."""
+        began = query.clock()
+        asked = self._prepare(query)
+        answer: Answered
+        if type(asked) is not Query:
+            answer = self._finish(None, query) if type(asked) is Miss else NOT_ASKED
+        else:
+            answer = await self._ask(asked)
+        return answer if query.trace is None else self._traced(query, asked, answer, began)
+
+    async def _ask(self, asked: Query) -> Outcome | Miss:
+        left = asked.time_left()
+        limit = left
+        if self.timeout is not None:
+            limit = min(left, self.timeout)
+        elif self.on_error != "fail":
+            limit = left / 2  # a source that hangs must not starve its fallback
+        if limit <= 0:
+            return self._fail(TempFail("timed out"))
+        if limit < left:
+            asked = asked.with_deadline(asked.clock() + limit)
+        try:
+            async with asyncio.timeout(limit if limit != float("inf") else None):
+                if self.pool is not None:
+                    return self._finish(await self.pool.run(self.resolver.resolve, asked), asked)
+                return self._finish(await self.resolver.resolve(asked), asked)
+        except Exception as error:
+            return self._raised(error, asked)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Nobody cancelled this lookup: the resolver let a cancellation of its own escape.
+            return self._raised(RuntimeError(f"a stray {type(error).__name__}"), asked)
