@@ -1,0 +1,273 @@
+"""Answers with a TTL.
+
+Two LRU stores, found and not found apart, so that a dictionary attack evicts no real user; sizes
+are bytes. Each entry knows until when it is fresh and until when it may be served stale; the times
+are compared when it is read and nothing sweeps. Entries are tuples of str and float, which the
+garbage collector does not track: a full cache costs it nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Hashable
+from operator import itemgetter
+from sys import getsizeof
+from typing import Any, Final
+
+import attrs
+from cachetools import LRUCache
+
+from tcpmapkit.query import Failure, Found, NotFound, Outcome, PermFail, TempFail
+
+__all__ = ["Answer", "AnswerCache", "CacheOptions"]
+
+#: Bytes that an entry costs beside its key and texts: the tuple and its numbers, its places in the
+#: store's three dictionaries and in the order of use (measured; a test holds it against tracemalloc).
+_ENTRY: Final = 620
+
+#: How many entries in a row are spared because a ready reply used them, before one goes all the
+#: same: eviction stays a bounded piece of work.
+_SPARED: Final = 8
+
+#: The longest time, in seconds, for which a source can ask not to be asked again (Retry-After).
+_LONGEST_FAILURE: Final = 60.0
+
+#: The last part of an entry's life in which ``refresh_ahead`` renews it when it is asked for.
+_REFRESH_PART: Final = 0.1
+
+
+@attrs.frozen
+class CacheOptions:
+    """The ``cache`` table of a map: times in seconds, sizes in bytes, `jitter` a fraction."""
+
+    ttl: float = 300.0
+    negative_ttl: float = 30.0
+    error_ttl: float = 2.0
+    max_size: int = 64 << 20
+    negative_max_size: int = 16 << 20
+    stale: float = 0.0
+    stale_wait: float = 0.5
+    refresh_ahead: bool = False
+    jitter: float = 0.1
+
+
+@attrs.define(eq=False)
+class Answer:
+    """An outcome on its way out. `expires` is until when its reply may be kept ready, 0 for not at
+    all; `mark` names the cache entry it came from; `resolver` who answered."""
+
+    outcome: Outcome
+    expires: float = 0.0
+    generation: int = 0
+    mark: int = 0
+    resolver: str = ""
+    stale: bool = False
+    refresh: bool = False
+
+
+class _Marks:
+    """One byte an entry: set when a ready reply made from it was used, so that the entry's place in
+    the order of use need not be moved then. Number 0 belongs to no entry."""
+
+    def __init__(self) -> None:
+        self.used = bytearray(1)
+        self._free: list[int] = []
+
+    def take(self) -> int:
+        if self._free:
+            return self._free.pop()
+        self.used.append(0)
+        return len(self.used) - 1
+
+    def give_back(self, mark: int) -> None:
+        self.used[mark] = 0
+        self._free.append(mark)
+
+
+class _Store(LRUCache[Hashable, tuple[Any, ...]]):
+    """Entries by key; the first field of each is its size, the last its mark. The least used goes
+    first; those used through a ready reply get a second chance."""
+
+    def __init__(self, max_size: int, marks: _Marks) -> None:
+        super().__init__(max_size, getsizeof=itemgetter(0))
+        self._marks = marks
+
+    def popitem(self) -> tuple[Hashable, tuple[Any, ...]]:
+        for _ in range(_SPARED):
+            key, entry = super().popitem()
+            mark = entry[-1]
+            if not self._marks.used[mark]:
+                break
+            self._marks.used[mark] = 0
+            self[key] = entry
+        else:
+            key, entry = super().popitem()
+            mark = entry[-1]
+        self._marks.give_back(mark)
+        return key, entry
+
+    def drop(self, key: Hashable) -> None:
+        """Forget the key, if it is here."""
+        entry = self.pop(key, None)
+        if entry is not None:
+            self._marks.give_back(entry[-1])
+
+    def find(self, key: Hashable) -> tuple[Any, ...] | None:
+        """The entry, which thereby is the last used; None when there is none."""
+        try:
+            return self[key]
+        except KeyError:
+            return None
+
+
+def _size(key: Hashable, *texts: str) -> int:
+    size = _ENTRY + sum(map(getsizeof, texts))
+    return size + (sum(map(getsizeof, key)) + getsizeof(key) if isinstance(key, tuple) else getsizeof(key))
+
+
+class AnswerCache:
+    """The answers of one map. `clock` gives seconds; `chance` a number from 0 to 1, for the jitter."""
+
+    def __init__(
+        self,
+        options: CacheOptions,
+        clock: Callable[[], float],
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.options = options
+        self._clock = clock
+        self._chance = chance
+        self._marks = _Marks()
+        self._found = _Store(options.max_size, self._marks)
+        self._missing = _Store(options.negative_max_size, self._marks)
+
+    @property
+    def used(self) -> bytearray:
+        """The marks of the entries: ``used[answer.mark] = 1`` says that its ready reply was used."""
+        return self._marks.used
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Bytes held: what was found, and what was not."""
+        return int(self._found.currsize), int(self._missing.currsize)
+
+    @property
+    def count(self) -> tuple[int, int]:
+        """Entries held: what was found, and what was not (failures with it)."""
+        return len(self._found), len(self._missing)
+
+    def fresh(self, key: Hashable, generation: int) -> Answer | None:
+        """What is known and still holds: found, not found, or a failure of a moment ago.
+
+        `Answer.refresh` asks for it to be renewed in the background.
+        """
+        now = self._clock()
+        entry = self._found.find(key)
+        expired: Answer | None = None
+        if entry is not None and entry[1] == generation:
+            _, _, fresh_until, stale_until, refresh_at, value, values, separator, mark = entry
+            if now < fresh_until:
+                outcome = Found(value, fresh_until - now, values=values, separator=separator)
+                return Answer(outcome, refresh_at, generation, mark, "cache", refresh=bool(now >= refresh_at))
+            if now < stale_until:
+                expired = self._stale(entry)
+        entry = self._missing.find(key)
+        if entry is None or entry[1] != generation or now >= entry[2]:
+            return None
+        _, _, fresh_until, reason, permanent, mark = entry
+        if reason is None:
+            return Answer(NotFound(fresh_until - now), fresh_until, generation, mark, "cache")
+        if expired is not None:
+            return expired
+        failure: Failure = PermFail(reason) if permanent else TempFail(reason, fresh_until - now)
+        return Answer(failure, resolver="cache")
+
+    def stale(self, key: Hashable, generation: int) -> Answer | None:
+        """An expired `Found` that may still be told while the chain fails; its TTL is 0."""
+        entry = self._found.find(key)
+        if entry is None or entry[1] != generation or self._clock() >= entry[3]:
+            return None
+        return self._stale(entry)
+
+    @staticmethod
+    def _stale(entry: tuple[Any, ...]) -> Answer:
+        _, _, _, _, _, value, values, separator, _ = entry
+        return Answer(Found(value, 0.0, values=values, separator=separator), resolver="cache", stale=True)
+
+    def keep(self, key: Hashable, answer: Answer) -> Answer:
+        """Remember an outcome of the chain for as long as the options and its own TTL allow.
+
+        A failure replaces no answer. Returns the answer, with what a ready reply needs to know.
+        """
+        outcome = answer.outcome
+        if isinstance(outcome, Found):
+            self._missing.drop(key)
+            return self._keep_found(key, outcome, answer)
+        if isinstance(outcome, NotFound):
+            self._found.drop(key)
+            return self._keep_missing(
+                key, None, False, self._lifetime(self.options.negative_ttl, outcome.ttl), answer
+            )
+        known = self._missing.find(key)
+        if known is not None and known[3] is None and self._clock() < known[2]:
+            return answer
+        ttl = self.options.error_ttl
+        if ttl > 0 and outcome.ttl is not None:
+            ttl = min(max(ttl, outcome.ttl), _LONGEST_FAILURE)
+        self._keep_missing(key, outcome.reason, isinstance(outcome, PermFail), ttl, answer)
+        return answer
+
+    def _keep_found(self, key: Hashable, found: Found, answer: Answer) -> Answer:
+        self._found.drop(key)
+        ttl = self._lifetime(self.options.ttl, found.ttl)
+        if ttl <= 0:
+            return answer
+        fresh_until = self._clock() + ttl
+        refresh_at = fresh_until - ttl * _REFRESH_PART if self.options.refresh_ahead else fresh_until
+        size = _size(key, found.value, found.separator, *found.values)
+        mark = self._put(
+            self._found,
+            key,
+            (
+                size,
+                answer.generation,
+                fresh_until,
+                fresh_until + self.options.stale,
+                refresh_at,
+                found.value,
+                found.values,
+                found.separator,
+            ),
+        )
+        return attrs.evolve(answer, expires=refresh_at if mark else 0.0, mark=mark)
+
+    def _keep_missing(
+        self, key: Hashable, reason: str | None, permanent: bool, ttl: float, answer: Answer
+    ) -> Answer:
+        self._missing.drop(key)
+        if ttl <= 0:
+            return answer
+        until = self._clock() + ttl
+        size = _size(key, reason or "")
+        mark = self._put(self._missing, key, (size, answer.generation, until, reason, permanent))
+        return attrs.evolve(answer, expires=until if mark else 0.0, mark=mark)
+
+    def _put(self, store: _Store, key: Hashable, entry: tuple[Any, ...]) -> int:
+        """The new entry's mark; 0 when it is larger than the whole store."""
+        if entry[0] > store.maxsize:
+            return 0
+        mark = self._marks.take()
+        store[key] = (*entry, mark)
+        return mark
+
+    def _lifetime(self, ttl: float, given: float | None) -> float:
+        """The map's TTL, capped by the source's; the jitter only ever shortens it."""
+        if given is not None and given < ttl:
+            ttl = given
+        return ttl * (1.0 - self.options.jitter * self._chance())
+
+    def purge(self, key: Hashable | None = None) -> None:
+        """Forget one key, or everything."""
+        for store in (self._found, self._missing):
+            for one in list(store) if key is None else [key]:
+                store.drop(one)
