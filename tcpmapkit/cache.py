@@ -23,7 +23,7 @@ __all__ = ["Answer", "AnswerCache", "CacheOptions"]
 
 #: Bytes that an entry costs beside its key and texts: the tuple and its numbers, its places in the
 #: store's three dictionaries and in the order of use (measured; a test holds it against tracemalloc).
-_ENTRY: Final = 620
+_ENTRY: Final = 430
 
 #: How many entries in a row are spared because a ready reply used them, before one goes all the
 #: same: eviction stays a bounded piece of work.
@@ -265,9 +265,3 @@ class AnswerCache:
         if given is not None and given < ttl:
             ttl = given
         return ttl * (1.0 - self.options.jitter * self._chance())
-
-    def purge(self, key: Hashable | None = None) -> None:
-        """Forget one key, or everything."""
-        for store in (self._found, self._missing):
-            for one in list(store) if key is None else [key]:
-                store.drop(one)

@@ -156,7 +156,9 @@ class Plugins:
             self._plugins.check_pending()
             for implementation in self._plugins.hook.register_resolvers.get_hookimpls():
                 if implementation.plugin is plugin:
-                    implementation.function(*(self._register(origin, offered),) * len(implementation.argnames))
+                    implementation.function(
+                        *(self._register(origin, offered),) * len(implementation.argnames)
+                    )
         except Exception as error:
             if plugin is not None:
                 with suppress(ValueError, AssertionError):
@@ -182,7 +184,7 @@ class Plugins:
             taken = self._types.get(name) or offered.get(name)
             if taken is not None:
                 raise ValueError(
-                    f"resolver type {name!r} of {origin.distribution} is already taken by {taken.distribution}"
+                    f"resolver type {name!r} of {origin.distribution} is taken by {taken.distribution}"
                 )
             if not callable(factory):
                 raise TypeError(f"the factory of resolver type {name!r} is not callable")

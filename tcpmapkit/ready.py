@@ -19,7 +19,7 @@ __all__ = ["AnswersKeptReady", "ReadyReplies"]
 
 #: Bytes that a reply costs beside its request and itself: the tuple, its numbers, its places in the
 #: dictionary and the queue (a test holds it against tracemalloc).
-_REPLY: Final = 330
+_REPLY: Final = 260
 
 
 class AnswersKeptReady(Protocol):

@@ -1,0 +1,272 @@
+"""A map: a name that Postfix asks, with its keys, its cache and its chain.
+
+A map is one reference to an immutable `Generation`: a chain with its tables bound in. A lookup
+takes it once and keeps it to its end; replacing it touches nothing under way. Entries of the cache
+carry their generation, and one of another generation does not exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Final
+
+import attrs
+
+from tcpmapkit import keys
+from tcpmapkit.cache import Answer, AnswerCache, CacheOptions
+from tcpmapkit.chain import InlineChain, WaitingChain
+from tcpmapkit.flight import Answered, Flight
+from tcpmapkit.query import Address, Miss, NotFound, Outcome, PermFail, Query, TempFail
+from tcpmapkit.seldom import Seldom
+from tcpmapkit.step import INTERNAL_ERROR
+
+__all__ = ["Generation", "Map", "Observer"]
+
+#: Called after every lookup: query, outcome, who answered, seconds (the hook `query_resolved`).
+Observer = Callable[[Query, Outcome, str, float], None]
+
+#: Seconds past its deadline after which a lookup that ignores being cancelled is given up.
+_OVERDUE: Final = 0.25
+
+_TIMED_OUT: Final = TempFail("timed out")
+
+
+@attrs.define(eq=False)
+class Generation:
+    """One state of a map, never changed: its chain, and what follows from the chain's steps.
+
+    `folded`: the cache may go by the folded key. `attributes`: the request attributes that the
+    chain reads; None when it may read any, which makes the map uncacheable. `in_memory`: every
+    step answers the same until reloaded, so nothing is cached but ready replies.
+    """
+
+    chain: InlineChain | WaitingChain
+    folded: bool = True
+    attributes: tuple[str, ...] | None = ()
+    in_memory: bool = False
+    number: int = 0
+    flights: dict[Hashable, Flight] = attrs.Factory(dict)
+
+
+class Map:
+    """A named lookup table.
+
+    `deadline` is in seconds; `cache` None switches the cache and the ready replies off; `split`
+    cuts a key into its parts; `clock` gives seconds and is the loop's in a server.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        generation: Generation,
+        *,
+        deadline: float = 5.0,
+        cache: CacheOptions | None = None,
+        split: Callable[[str], Address] = keys.split_address,
+        clock: Callable[[], float] = time.monotonic,
+        observer: Observer | None = None,
+    ) -> None:
+        self.name = name
+        self.deadline = deadline
+        self.clock = clock
+        self.observer = observer
+        self._split = split
+        self._options = cache
+        self._cache = AnswerCache(cache, clock) if cache is not None else None
+        self._current = attrs.evolve(generation, number=1)
+        self._log = logging.getLogger(f"tcpmapkit.map.{name}")
+        self._said = Seldom()
+        #: How many answers were served stale.
+        self.stale_answers = 0
+
+    @property
+    def generation(self) -> int:
+        """The number of the generation that new lookups take."""
+        return self._current.number
+
+    @property
+    def current(self) -> Generation:
+        """The generation that new lookups take."""
+        return self._current
+
+    @property
+    def used(self) -> bytearray:
+        """The marks of the cache's entries (see `AnswerCache.used`)."""
+        return self._cache.used if self._cache is not None else bytearray(1)
+
+    @property
+    def ready_sizes(self) -> tuple[int, int]:
+        """How many bytes of ready replies a listener may keep: found, and not found."""
+        if self._options is None or self.observer is not None or self._current.attributes != ():
+            return 0, 0
+        return self._options.max_size, self._options.negative_max_size
+
+    def replace(self, generation: Generation) -> Generation:
+        """Take a new generation for the lookups to come; the old one, which those under way keep."""
+        old = self._current
+        self._current = attrs.evolve(generation, number=old.number + 1, flights={})
+        return old
+
+    def query(self, key: str, protocol: str = "", attributes: Mapping[str, str] | None = None) -> Query:
+        """A question to this map, with its deadline set."""
+        clock = self.clock
+        return Query(key, self.name, protocol, attributes or {}, clock() + self.deadline, clock, self._split)
+
+    def ask(self, query: Query, answered: Answered, generation: Generation | None = None) -> Answer | None:
+        """The answer at once; or None, and `answered` is called with it later, exactly once, from
+        the loop. `generation` is for a lookup that has taken an older one."""
+        if self.observer is None:
+            return self._ask(query, answered, generation or self._current)
+        began = query.clock()
+
+        def observe(answer: Answer) -> Answer:
+            if self.observer is not None:
+                self.observer(query, answer.outcome, answer.resolver, query.clock() - began)
+            return attrs.evolve(answer, expires=0.0)
+
+        answer = self._ask(query, lambda answer: answered(observe(answer)), generation or self._current)
+        return observe(answer) if answer is not None else None
+
+    def _ask(self, query: Query, answered: Answered, generation: Generation) -> Answer | None:
+        key = self._cache_key(query, generation)
+        cache = None if generation.in_memory or key is None else self._cache
+        chain = generation.chain
+        if cache is not None:
+            answer = cache.fresh(key, generation.number)
+            if answer is not None:
+                if answer.refresh and chain.can_wait and key not in generation.flights:
+                    self._renew(query, key, generation)
+                if answer.stale:
+                    self._note_stale()
+                return answer
+        if isinstance(chain, InlineChain):
+            return self._settle(chain.resolve(query), query, key, generation)
+        flight = generation.flights.get(key) if key is not None else None
+        if flight is not None:
+            answer = cache.stale(key, generation.number) if flight.early and cache is not None else None
+            if answer is None:
+                flight.join(answered)
+                return None
+            self._note_stale()
+            return answer
+        begun = chain.begin(query)
+        if not callable(begun):
+            return self._settle(begun, query, key, generation)
+        self._depart(query, key, generation, begun).join(answered)
+        return None
+
+    def _cache_key(self, query: Query, generation: Generation) -> Hashable:
+        """What identical lookups have in common; None when that cannot be said."""
+        if generation.attributes is None:
+            return None
+        key = keys.fold(query.key) if generation.folded else query.key
+        if not generation.attributes:
+            return key
+        return (key, *(query.attributes.get(name, "") for name in generation.attributes))
+
+    def _settle(self, outcome: Outcome | Miss, query: Query, key: Hashable, generation: Generation) -> Answer:
+        """The chain's outcome as the map's answer, remembered as the cache's options say."""
+        if isinstance(outcome, Miss):
+            outcome = NotFound(outcome.ttl)
+        answer = Answer(outcome, generation=generation.number, resolver=query.answered_by)
+        failed = type(outcome) is TempFail or type(outcome) is PermFail
+        if generation.in_memory:
+            if not failed and self._options is not None:
+                answer.expires = float("inf")
+            return answer
+        cache = self._cache
+        if cache is None or key is None:
+            return answer
+        if generation is self._current:
+            answer = cache.keep(key, answer)
+        if failed:
+            stale = cache.stale(key, generation.number)
+            if stale is not None:
+                self._note_stale()
+                return stale
+        return answer
+
+    def _depart(self, query: Query, key: Hashable, generation: Generation, rest: Callable[[], Any]) -> Flight:
+        """Let the part of the lookup that waits run on its own."""
+        flight = Flight()
+        if key is not None:
+            generation.flights[key] = flight
+
+        async def lookup() -> None:
+            outcome: Outcome | Miss = TempFail("shutting down")
+            try:
+                outcome = await rest()
+            except Exception:
+                self._log.exception("a chain raised, which no chain may")
+                outcome = INTERNAL_ERROR
+            finally:
+                land(outcome)
+
+        def land(outcome: Outcome | Miss) -> None:
+            if flight.landed:
+                return
+            if generation.flights.get(key) is flight:
+                del generation.flights[key]
+            flight.land(self._settle(outcome, query, key, generation))
+
+        def give_up() -> None:
+            self._log.error("a lookup ignored its deadline and was given up")
+            flight.abandon()
+            land(_TIMED_OUT)
+
+        flight.depart(lookup())
+        flight.after(max(query.time_left(), 0.0) + _OVERDUE, give_up)
+        cache = self._cache
+        if (
+            cache is not None
+            and self._options is not None
+            and cache.stale(key, generation.number) is not None
+        ):
+
+            def tell_stale() -> None:
+                stale = cache.stale(key, generation.number)
+                if stale is not None:
+                    self._note_stale()
+                    flight.tell(stale)
+
+            flight.after(self._options.stale_wait, tell_stale)
+        return flight
+
+    def _renew(self, query: Query, key: Hashable, generation: Generation) -> None:
+        """Ask the chain again in the background for an entry that is about to expire."""
+        assert isinstance(generation.chain, WaitingChain)
+        again = self.query(query.key, query.protocol, query.attributes)
+        begun = generation.chain.begin(again)
+        if callable(begun):
+            self._depart(again, key, generation, begun)
+        else:
+            self._settle(begun, again, key, generation)
+
+    def _note_stale(self) -> None:
+        self.stale_answers += 1
+        repeats = self._said.now("stale", self.clock())
+        if repeats is not None:
+            self._log.warning(
+                "map %s: the chain fails; answers served stale: %d more since the last such line",
+                self.name,
+                repeats,
+            )
+
+    async def lookup(self, query: Query, generation: Generation | None = None) -> Outcome:
+        """The outcome, waited for."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def answered(answer: Answer) -> None:
+            if not future.done():
+                future.set_result(answer.outcome)
+
+        answer = self.ask(query, answered, generation)
+        return answer.outcome if answer is not None else await future
+
+    async def stop(self) -> None:
+        """End the lookups under way; whoever waits for one is told of a temporary failure."""
+        tasks = [task for flight in list(self._current.flights.values()) if (task := flight.abandon())]
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""The wire: bytes in, requests out, outcomes to bytes. Digits and status words live here and nowhere else."""
