@@ -1,0 +1,36 @@
+"""The configuration file: read, structured into frozen classes, every mistake told with its place."""
+
+from tcpmapkit.config.document import Document, locate, read_document
+from tcpmapkit.config.model import (
+    CacheConfig,
+    Config,
+    ListenerConfig,
+    LogConfig,
+    MapConfig,
+    MapTest,
+    PluginsConfig,
+    ServerConfig,
+    StepConfig,
+)
+from tcpmapkit.config.scalars import Endpoint
+from tcpmapkit.config.schema import config_schema
+from tcpmapkit.config.structure import plugins_config, structure
+
+__all__ = [
+    "CacheConfig",
+    "Config",
+    "Document",
+    "Endpoint",
+    "ListenerConfig",
+    "LogConfig",
+    "MapConfig",
+    "MapTest",
+    "PluginsConfig",
+    "ServerConfig",
+    "StepConfig",
+    "config_schema",
+    "locate",
+    "plugins_config",
+    "read_document",
+    "structure",
+]

@@ -1,0 +1,230 @@
+"""The configuration as frozen classes: what each table of the file may say, and what it means.
+
+A field is an option, its ``help`` one sentence for the manual and the schema; fields marked with
+`INTERNAL` are filled in by the structuring. ``toml`` is the annotation of what is written where
+that differs from what is kept.
+"""
+
+# ruff: noqa: RUF009  (`_option` is attrs.field with a help text)
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+import attrs
+
+from tcpmapkit.config.scalars import Endpoint, Network
+from tcpmapkit.errors import ConfigError
+
+__all__ = [
+    "CacheConfig",
+    "Config",
+    "ListenerConfig",
+    "LogConfig",
+    "MapConfig",
+    "MapTest",
+    "PluginsConfig",
+    "ServerConfig",
+    "StepConfig",
+]
+
+Duration = Annotated[float, "duration"]
+Size = Annotated[int, "size"]
+TemplateText = Annotated[str, "template"]
+
+#: A lookup's longest deadline in seconds: the clients of Postfix wait for 100.
+LONGEST_DEADLINE = 90.0
+
+INTERNAL = {"internal": True}
+
+
+def _option(help: str, default: Any = attrs.NOTHING, **more: Any) -> Any:  # noqa: A002
+    validator = more.pop("validator", None)
+    return attrs.field(default=default, validator=validator, metadata={"help": help, **more})
+
+
+def _deadline(instance: object, attribute: Any, value: float | None) -> None:
+    if value is not None and not 0 < value <= LONGEST_DEADLINE:
+        raise ValueError(f"it is more than 0 and at most {LONGEST_DEADLINE:g} seconds")
+
+
+def _positive(instance: object, attribute: Any, value: float) -> None:
+    if value <= 0:
+        raise ValueError("it is more than 0")
+
+
+def _not_empty(instance: object, attribute: Any, value: object) -> None:
+    if value is not None and not value:
+        raise ValueError("it is empty")
+
+
+def _fraction(instance: object, attribute: Any, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError("it is from 0 to 1")
+
+
+def _delimiters(instance: object, attribute: Any, value: str) -> None:
+    for character in value:
+        if character == "@" or character.isspace() or not character.isprintable():
+            raise ValueError(f"{character!r} cannot be a delimiter")
+
+
+def _domains(instance: object, attribute: Any, value: tuple[str, ...] | None) -> None:
+    if value is None:
+        return
+    _not_empty(instance, attribute, value)
+    for index, domain in enumerate(value):
+        if not domain.strip(".") or "@" in domain or any(map(str.isspace, domain)):
+            raise ConfigError(
+                "it is not a domain", path=(index,), hint='such as "example.org", ".example.org"'
+            )
+
+
+def _none_for_false(value: Any) -> Any:
+    return None if value is False else value
+
+
+@attrs.frozen
+class ServerConfig:
+    """``[server]``."""
+
+    workers: Literal[1] = _option("Number of processes that serve.", 1)
+    deadline: Duration = _option(
+        "Time that a lookup may take, unless its map says.", 5.0, validator=_deadline
+    )
+    max_connections: int = _option("Connections served at once.", 10_000, validator=_positive)
+    user: str | None = _option(
+        "User to become after binding and reading secrets.", None, validator=_not_empty
+    )
+    group: str | None = _option("Group to become, by default the user's.", None, validator=_not_empty)
+    grace: Duration = _option("Time to finish what is in flight when told to stop.", 10.0)
+    loop: Literal["auto", "asyncio", "uvloop"] = _option("Event loop; auto: uvloop if installed.", "auto")
+    #: Whether the file says it, and so insists on it.
+    max_connections_written: bool = attrs.field(default=False, metadata=INTERNAL)
+
+
+@attrs.frozen
+class ListenerConfig:
+    """One of ``[[listeners]]``."""
+
+    protocol: Literal["tcp_table"] = _option("Protocol that Postfix speaks here.")
+    endpoint: Endpoint = _option("Where to listen: inet:host:port.")
+    map: str = _option("Name of the map that is served.")
+    allow: tuple[Network, ...] = _option("Networks that may connect; needed unless on loopback.", ())
+    path: tuple[str | int, ...] = attrs.field(default=(), metadata=INTERNAL)
+
+
+@attrs.frozen
+class CacheConfig:
+    """``cache`` of a map."""
+
+    ttl: Duration = _option("How long a value found is kept, at most.", 300.0)
+    negative_ttl: Duration = _option("How long it is kept that a key does not exist.", 30.0)
+    error_ttl: Duration = _option("How long a failure is kept; 0: never.", 2.0)
+    max_size: Size = _option("Memory for values found.", 64 * 2**20, validator=_positive)
+    negative_max_size: Size = _option("Memory for keys that do not exist.", 16 * 2**20, validator=_positive)
+    stale: Duration = _option("How long past its time a value may be served while the chain fails.", 0.0)
+    stale_wait: Duration = _option("How long to wait for the chain before serving a stale value.", 0.5)
+    refresh_ahead: bool = _option("Renew entries in use shortly before they expire.", False)
+    jitter: float = _option("Share of a TTL that may be cut off by chance.", 0.1, validator=_fraction)
+
+
+@attrs.frozen
+class MapTest:
+    """One of ``[[maps.X.tests]]``: `expect` is None for "not found"."""
+
+    key: str = attrs.field(metadata={"help": "What is asked."})
+    expect: str | None = attrs.field(
+        converter=_none_for_false,
+        metadata={"help": 'The value, or false for "not found".', "toml": str | Literal[False]},
+    )
+    path: tuple[str | int, ...] = attrs.field(default=(), metadata=INTERNAL)
+
+    def __attrs_post_init__(self) -> None:
+        if self.expect == "":
+            raise ConfigError("no value found is empty", path=("expect",), hint='false is "not found"')
+
+
+@attrs.frozen
+class StepConfig:
+    """One of ``[[maps.X.resolvers]]``: the options that every step takes, and its type's in `options`.
+
+    `options` holds what the file says, by name; the steps of a chain as `StepConfig`. What is not
+    written is left to the type's own defaults.
+    """
+
+    type: str = _option("Resolver type.")
+    name: str | None = _option("Name for logs and metrics.", None, validator=_not_empty)
+    on_error: Literal["fail", "next", "ignore"] | None = _option(
+        "What a failure does: end the chain, ask the next steps (only a value found counts), or be a miss.",
+        None,
+    )
+    authoritative: bool = _option('Whether a miss means "not found".', False)
+    timeout: Duration | None = _option("Time that this step may take.", None, validator=_deadline)
+    special_keys: bool | None = _option('Whether it is asked *, <>, "" and the empty key.', None)
+    key: TemplateText = _option("Template of what this step is asked.", "{key}", validator=_not_empty)
+    result: TemplateText = _option("Template applied to each value found.", "{value}", validator=_not_empty)
+    domains: tuple[str, ...] | None = _option(
+        "Ask this step only for these domains; .example.org: the subdomains.", None, validator=_domains
+    )
+    options: Mapping[str, Any] = attrs.field(factory=dict, metadata=INTERNAL)
+    path: tuple[str | int, ...] = attrs.field(default=(), metadata=INTERNAL)
+
+
+@attrs.frozen
+class MapConfig:
+    """``[maps.NAME]``: `cache` is None when it is off, `deadline` None for the server's."""
+
+    name: str = attrs.field(metadata=INTERNAL)
+    resolvers: tuple[StepConfig, ...] = _option("The chain, asked in this order.")
+    cache: CacheConfig | None = attrs.field(
+        factory=CacheConfig,
+        converter=_none_for_false,
+        metadata={"help": "The cache in front of the chain, or false.", "toml": CacheConfig | Literal[False]},
+    )
+    deadline: Duration | None = _option("Time that a lookup may take.", None, validator=_deadline)
+    fold: bool = _option("Whether keys are folded to lower case, as Postfix does.", True)
+    recipient_delimiter: str = _option(
+        "The characters of which each separates a user from an extension.", "+", validator=_delimiters
+    )
+    tests: tuple[MapTest, ...] = _option("Keys and what they shall give.", ())
+    #: Whether the file has a `cache` for this map.
+    cache_written: bool = attrs.field(default=False, metadata=INTERNAL)
+    path: tuple[str | int, ...] = attrs.field(default=(), metadata=INTERNAL)
+
+
+@attrs.frozen
+class LogConfig:
+    """``[log]``."""
+
+    to: Literal["stderr", "syslog"] = _option("Where the log goes; syslog: facility mail.", "stderr")
+    level: Literal["debug", "info", "warning", "error"] = _option("The least that is logged.", "info")
+    format: Literal["text", "json"] = _option("Form of a line.", "text")
+
+
+@attrs.frozen
+class PluginsConfig:
+    """``[plugins]``."""
+
+    directory: Path | None = _option("Directory of drop-in .py files.", None)
+    disable: tuple[str, ...] = _option("Plugins that are not loaded.", ())
+
+
+@attrs.frozen
+class Config:
+    """A whole configuration file. `file` is its path as given."""
+
+    file: Path = attrs.field(metadata=INTERNAL)
+    server: ServerConfig = _option("The server.", ServerConfig())
+    listeners: tuple[ListenerConfig, ...] = _option("Where Postfix asks.", ())
+    maps: Mapping[str, MapConfig] = _option("The maps by name.", MappingProxyType({}))
+    log: LogConfig = _option("The log.", LogConfig())
+    plugins: PluginsConfig = _option("Plugins.", PluginsConfig())
+
+    @property
+    def directory(self) -> Path:
+        """Where relative paths begin: the file's own directory, absolute."""
+        return self.file.absolute().parent
