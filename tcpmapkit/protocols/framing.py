@@ -40,7 +40,7 @@ class Lookup:
 
 @attrs.define
 class Refused:
-    """A request that no map needs to see: `reply` answers it, `reason` says why, for the log, without the key."""
+    """A request that no map needs to see: `reply` answers it; `reason` is for the log and without the key."""
 
     reply: bytes
     reason: str
@@ -52,6 +52,10 @@ class Codec(Protocol):
     @property
     def buffered_bytes(self) -> int:
         """Bytes received and not yet given out as requests."""
+
+    @property
+    def between_requests(self) -> bool:
+        """Whether nothing is held and the next byte begins a request."""
 
     def receive_data(self, data: bytes) -> None:
         """Store what the peer sent."""
@@ -71,7 +75,10 @@ class Codec(Protocol):
 
 
 class LineBuffer:
-    """Lines out of a byte stream; a line over `max_line` bytes (newline included) is thrown away as it arrives."""
+    """Lines out of a byte stream.
+
+    A line over `max_line` bytes, newline included, is thrown away as it arrives.
+    """
 
     __slots__ = ("_buffer", "_dropped", "_max_line", "_max_unended", "_searched")
 
@@ -84,6 +91,11 @@ class LineBuffer:
 
     def __len__(self) -> int:
         return len(self._buffer)
+
+    @property
+    def between_lines(self) -> bool:
+        """Whether nothing is held and the next byte begins a line."""
+        return not self._buffer and not self._dropped
 
     def receive(self, data: bytes) -> None:
         """Store `data`, less what belongs to a line already known to be too long."""

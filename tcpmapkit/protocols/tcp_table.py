@@ -122,7 +122,7 @@ def parse(line: bytes) -> Lookup | Refused:
 
 
 def encode(outcome: Outcome) -> bytes:
-    """The reply line for `outcome`; `REPLY_TOO_LONG` itself, never a truncation, when the value does not fit."""
+    """The reply line for `outcome`; `REPLY_TOO_LONG` itself, never a truncation, for a value over it."""
     match outcome:
         case Found(value):
             reply = _reply(b"200", value)
@@ -151,6 +151,11 @@ class TcpTableCodec:
         """Bytes received and not yet given out."""
         return len(self._lines)
 
+    @property
+    def between_requests(self) -> bool:
+        """Whether nothing is held and the next byte begins a request."""
+        return self._lines.between_lines
+
     def receive_data(self, data: bytes) -> None:
         """Store what the peer sent."""
         self._lines.receive(data)
@@ -169,7 +174,10 @@ def encode_request(key: str) -> bytes:
 
 
 def decode(reply: bytes) -> Found | NotFound | TempFail:
-    """What Postfix makes of a reply line (dict_tcp.c). Raises `ProtocolError` where it says "malformed reply"."""
+    """What Postfix makes of a reply line (dict_tcp.c).
+
+    Raises `ProtocolError` for what Postfix calls a malformed reply, and where it waits for the newline.
+    """
     if len(reply) > MAX_REPLY or reply[-1:] != b"\n":
         raise ProtocolError(f"no end of reply within {MAX_REPLY} bytes")
     if len(reply) < 5 or not reply[:3].isdigit() or not reply[3:4].isspace():

@@ -1,0 +1,156 @@
+"""A listener: its sockets, and who may connect to them.
+
+The accept loop is our own, over non-blocking sockets, because accepting has to pause: at
+`max_connections`, and when the system has no descriptor left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from tcpmapkit.process import StartError
+from tcpmapkit.service import Service
+
+if TYPE_CHECKING:
+    from tcpmapkit.config import Endpoint
+
+__all__ = ["BACKLOG", "Listener", "Network", "is_allowed"]
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+BACKLOG: Final = 1024
+"""Connections that wait to be accepted: after a restart every Postfix process comes at once."""
+
+_LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
+#: Seconds without traffic before the first keepalive probe, between probes, and how many go unanswered:
+#: Postfix closes no tcp_table connection itself, so this is how one to a dead host ends.
+_KEEPALIVE: Final = (("TCP_KEEPIDLE", 120), ("TCP_KEEPINTVL", 30), ("TCP_KEEPCNT", 4))
+
+_OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+_NOT_HERE: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+_log = logging.getLogger(__name__)
+
+
+def is_allowed(host: str, networks: Iterable[Network]) -> bool:
+    """Whether a peer's address, as text, is in one of the networks; ``::ffff:192.0.2.1`` is 192.0.2.1."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)
+
+
+class Listener:
+    """The sockets of one endpoint. Without `allow` only this host may connect."""
+
+    def __init__(self, endpoint: Endpoint, allow: Iterable[Network], service: Service) -> None:
+        self.service = service
+        self._endpoint = endpoint
+        self._allow = tuple(allow) or _LOOPBACK
+        self._sockets: list[socket.socket] = []
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens: host and port of each socket."""
+        return [listening.getsockname()[:2] for listening in self._sockets]
+
+    def bind(self) -> None:
+        """Bind and listen: from now on peers wait instead of being refused. Raises `StartError`."""
+        host, port = self._endpoint.host or None, self._endpoint.port
+        missing: OSError | None = None
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, _, _, _, address in dict.fromkeys(found):
+                try:
+                    self._listen(family, address)
+                except OSError as error:
+                    if error.errno not in _NOT_HERE:
+                        raise
+                    missing = error  # as ::1 of "localhost" on a host without IPv6
+            if missing is not None and not self._sockets:
+                raise missing
+        except OSError as error:
+            self.close()
+            raise StartError(f"cannot listen on {self._endpoint}: {error.strerror or error}") from None
+
+    def _listen(self, family: int, address: tuple[object, ...]) -> None:
+        with contextlib.ExitStack() as undo:
+            listening = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            listening.setblocking(False)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                # As Postfix does: [::] is IPv6 only, so that 0.0.0.0 can have a listener of its own.
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.bind(address)
+            listening.listen(BACKLOG)
+            self._sockets.append(listening)
+            undo.pop_all()
+
+    def watch(self, acceptable: Callable[[Listener, socket.socket], None]) -> None:
+        """Have `acceptable` called, from the loop, whenever connections wait to be accepted."""
+        loop = asyncio.get_running_loop()
+        for listening in self._sockets:
+            loop.add_reader(listening.fileno(), acceptable, self, listening)
+
+    def unwatch(self) -> None:
+        """Leave the connections that come waiting."""
+        loop = asyncio.get_running_loop()
+        for listening in self._sockets:
+            loop.remove_reader(listening.fileno())
+
+    def close(self) -> None:
+        """Listen no more."""
+        for listening in self._sockets:
+            listening.close()
+        self._sockets.clear()
+
+    def accept(self, listening: socket.socket) -> socket.socket | None:
+        """The next connection from where it is allowed; None when there is none for now.
+
+        Raises `OSError` when the system has no descriptor or memory for one.
+        """
+        while True:
+            try:
+                connection, address = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return None
+            except OSError as error:
+                if error.errno in _OUT_OF_RESOURCES:
+                    raise
+                continue  # that one has gone again (accept(2) tells of its errors here)
+            if is_allowed(address[0], self._allow):
+                _prepare(connection)
+                return connection
+            connection.close()
+            self._note_refused(address[0])
+
+    def _note_refused(self, host: str) -> None:
+        service = self.service
+        service.counters.connections_refused += 1
+        repeats = service.said.now("refused", service.clock())
+        if repeats is not None:
+            _log.warning(
+                "%s: connection from %s closed: not in allow (%d others since the last such line)",
+                service.name,
+                host,
+                repeats,
+            )
+
+
+def _prepare(connection: socket.socket) -> None:
+    connection.setblocking(False)
+    with contextlib.suppress(OSError):  # the peer may have gone already
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, number in _KEEPALIVE:
+            if hasattr(socket, name):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), number)

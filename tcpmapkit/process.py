@@ -1,0 +1,112 @@
+"""What the process may do: how many files it can hold open, and as whom it runs."""
+
+from __future__ import annotations
+
+import grp
+import logging
+import os
+import pwd
+import resource
+from typing import Final
+
+from tcpmapkit.errors import ConfigError
+
+__all__ = ["OTHER_FILES", "StartError", "drop_privileges", "limit_connections"]
+
+OTHER_FILES: Final = 256
+"""Descriptors kept for what is no connection of ours: tables, logs, listeners, the sources' own sockets."""
+
+_log = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """The server cannot start here and now; one line for the operator, exit status 1."""
+
+
+def limit_connections(wanted: int, *, written: bool) -> int:
+    """How many connections the limit on open files allows, after the soft limit was raised as far as needed.
+
+    `wanted` is `max_connections`. When the hard limit is too low: `StartError` if the operator has
+    `written` the number, else what fits, with a warning.
+    """
+    needed = wanted + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if _enough(soft, needed):
+        return wanted
+    attainable = needed if _enough(hard, needed) else hard
+    if attainable != soft:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (attainable, hard))
+        except (OSError, ValueError) as error:
+            # Some systems have a lower limit of their own than the one they tell.
+            _log.warning("the limit on open files stays at %d: %s", soft, error)
+            attainable = soft
+    fits = attainable - OTHER_FILES
+    if fits >= wanted:
+        return wanted
+    if written or fits < 1:
+        raise StartError(
+            f"max_connections = {wanted} needs {needed} open files, and the limit is {attainable}"
+            " (raise LimitNOFILE or ulimit -n, or lower max_connections)"
+        )
+    _log.warning(
+        "the limit on open files is %d: at most %d connections instead of %d", attainable, fits, wanted
+    )
+    return fits
+
+
+def _enough(limit: int, needed: int) -> bool:
+    return limit == resource.RLIM_INFINITY or limit >= needed
+
+
+def drop_privileges(user: str | None, group: str | None) -> None:
+    """Become `user` (a name or a number) with its groups, or with `group` alone when that is given too.
+
+    Raises `ConfigError` when there is no such user or group, `StartError` when this process may not
+    become it. Root without a `user` is warned about.
+    """
+    uid, gid, groups = _identity(user, group)
+    if uid is None and os.geteuid() == 0:
+        _log.warning("running as root: set user in [server]")
+    try:
+        if gid is not None and (gid, set(groups)) != (os.getegid(), set(os.getgroups())):
+            if os.geteuid() == 0:
+                os.setgroups(groups)
+            if gid != os.getegid():
+                os.setgid(gid)
+        if uid is not None and uid != os.geteuid():
+            os.setuid(uid)
+    except PermissionError:
+        names = " and ".join(
+            f"{what} {name}" for what, name in (("user", user), ("group", group)) if name is not None
+        )
+        raise StartError(f"cannot become {names}: not started as root") from None
+
+
+def _identity(user: str | None, group: str | None) -> tuple[int | None, int | None, list[int]]:
+    """The user, the group, and the supplementary groups to have."""
+    gid = _group_id(group) if group is not None else None
+    if user is None:
+        return None, gid, [] if gid is None else [gid]
+    try:
+        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+    except KeyError:
+        if not user.isdecimal():
+            raise ConfigError(f"there is no user {user!r}", path=("server", "user")) from None
+        if gid is None:
+            raise ConfigError(
+                f"user {user} has no entry, so a group is needed", path=("server", "user")
+            ) from None
+        return int(user), gid, [gid]
+    if gid is not None:
+        return entry.pw_uid, gid, [gid]
+    return entry.pw_uid, entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
+
+
+def _group_id(group: str) -> int:
+    if group.isdecimal():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ConfigError(f"there is no group {group!r}", path=("server", "group")) from None
