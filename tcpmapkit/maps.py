@@ -74,7 +74,7 @@ class Map:
         self.clock = clock
         self.observer = observer
         self._split = split
-        self._options = cache
+        self.options = cache
         self._cache = AnswerCache(cache, clock) if cache is not None else None
         self._current = attrs.evolve(generation, number=1)
         self._log = logging.getLogger(f"tcpmapkit.map.{name}")
@@ -100,9 +100,9 @@ class Map:
     @property
     def ready_sizes(self) -> tuple[int, int]:
         """How many bytes of ready replies a listener may keep: found, and not found."""
-        if self._options is None or self.observer is not None or self._current.attributes != ():
+        if self.options is None or self.observer is not None or self._current.attributes != ():
             return 0, 0
-        return self._options.max_size, self._options.negative_max_size
+        return self.options.max_size, self.options.negative_max_size
 
     def replace(self, generation: Generation) -> Generation:
         """Take a new generation for the lookups to come; the old one, which those under way keep."""
@@ -174,7 +174,7 @@ class Map:
         answer = Answer(outcome, generation=generation.number, resolver=query.answered_by)
         failed = type(outcome) is TempFail or type(outcome) is PermFail
         if generation.in_memory:
-            if not failed and self._options is not None:
+            if not failed and self.options is not None:
                 answer.expires = float("inf")
             return answer
         cache = self._cache
@@ -220,11 +220,7 @@ class Map:
         flight.depart(lookup())
         flight.after(max(query.time_left(), 0.0) + _OVERDUE, give_up)
         cache = self._cache
-        if (
-            cache is not None
-            and self._options is not None
-            and cache.stale(key, generation.number) is not None
-        ):
+        if cache is not None and self.options is not None and cache.stale(key, generation.number) is not None:
 
             def tell_stale() -> None:
                 stale = cache.stale(key, generation.number)
@@ -232,7 +228,7 @@ class Map:
                     self._note_stale()
                     flight.tell(stale)
 
-            flight.after(self._options.stale_wait, tell_stale)
+            flight.after(self.options.stale_wait, tell_stale)
         return flight
 
     def _renew(self, query: Query, key: Hashable, generation: Generation) -> None:

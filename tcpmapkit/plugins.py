@@ -10,21 +10,20 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
-import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import EntryPoint, entry_points
-from importlib.util import module_from_spec, spec_from_file_location
+from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import attrs
 import pluggy
 
 from tcpmapkit import hookspecs
 from tcpmapkit.errors import ConfigError
+from tcpmapkit.plugin_sources import Origin, drop_in_files, entry_origin, import_file, own_version
 from tcpmapkit.query import Outcome, Query
 
 __all__ = ["BUILT_IN", "BrokenPlugin", "Plugins", "ResolverType", "load_plugins", "order_steps"]
@@ -76,14 +75,6 @@ class BrokenPlugin:
     distribution: str
     version: str
     reason: str
-
-
-@attrs.frozen
-class _Origin:
-    name: str
-    distribution: str
-    version: str
-    source: str
 
 
 class Plugins:
@@ -145,7 +136,7 @@ class Plugins:
             others = [one for one in self._plugins.get_plugins() if one is not implementation.plugin]
             yield implementation.plugin_name, self._plugins.subset_hook_caller(hook, others)
 
-    def load(self, origin: _Origin, find: Callable[[], object]) -> None:
+    def load(self, origin: Origin, find: Callable[[], object]) -> None:
         """Import one plugin by `find`, register it and take the types that it offers, or report it."""
         offered: dict[str, ResolverType] = {}
         plugin: object | None = None
@@ -170,7 +161,7 @@ class Plugins:
             self._types.update(offered)
             self.loaded[origin.name] = (origin.distribution, origin.version, origin.source)
 
-    def _register(self, origin: _Origin, offered: dict[str, ResolverType]) -> Callable[..., None]:
+    def _register(self, origin: Origin, offered: dict[str, ResolverType]) -> Callable[..., None]:
         def register(
             name: str,
             factory: Any,
@@ -214,77 +205,22 @@ def load_plugins(directory: Path | None = None, disable: Iterable[str] = ()) -> 
     """
     plugins = Plugins()
     blocked = set(disable)
-    version = _own_version()
+    version = own_version()
     for name in BUILT_IN:
         if name not in blocked:
             module = f"tcpmapkit.resolvers.{name}"
             plugins.load(
-                _Origin(name, hookspecs.PROJECT, version, module),
-                lambda module=module: importlib.import_module(module),
+                Origin(name, hookspecs.PROJECT, version, module),
+                partial(importlib.import_module, module),
             )
     for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
         if entry.name not in blocked:
-            plugins.load(_entry_origin(entry), entry.load)
+            plugins.load(entry_origin(entry), entry.load)
     if directory is not None:
-        for file in _drop_in_files(directory):
+        for file in drop_in_files(directory):
             if file.stem not in blocked:
-                plugins.load(
-                    _Origin(file.stem, file.name, "", str(file)), lambda file=file: _import_file(file)
-                )
+                plugins.load(Origin(file.stem, file.name, "", str(file)), partial(import_file, file))
     return plugins
-
-
-def _entry_origin(entry: EntryPoint) -> _Origin:
-    distribution = entry.dist
-    if distribution is None:
-        return _Origin(entry.name, entry.name, "", entry.value)
-    return _Origin(entry.name, distribution.name, distribution.version, entry.value)
-
-
-def _own_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(hookspecs.PROJECT)
-    except PackageNotFoundError:
-        return ""
-
-
-def _drop_in_files(directory: Path) -> list[Path]:
-    try:
-        _refuse_writable_by_others(directory)
-        files = sorted(directory.glob("*.py"))
-        for file in files:
-            _refuse_writable_by_others(file)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read {directory}: {error.strerror}", path=("plugins", "directory")
-        ) from None
-    return files
-
-
-def _refuse_writable_by_others(path: Path) -> None:
-    status = path.stat()
-    if status.st_uid not in (0, os.geteuid()):
-        who = "belongs to another user"
-    elif status.st_mode & stat.S_IWOTH:
-        who = "can be written to by everybody"
-    elif status.st_mode & stat.S_IWGRP and status.st_gid not in (0, os.getegid()):
-        who = "can be written to by another group"
-    else:
-        return
-    raise ConfigError(
-        f"{path} {who}, so its code is not loaded", path=("plugins", "directory"), hint="chmod go-w, chown"
-    )
-
-
-def _import_file(file: Path) -> object:
-    spec = spec_from_file_location(f"tcpmapkit_drop_in_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{file} is not a Python file")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _describe(error: BaseException) -> str:
@@ -325,7 +261,8 @@ def order_steps(steps: Sequence[_Step], names: Sequence[str]) -> tuple[_Step, ..
     for step, name in reversed(list(zip(steps, names, strict=True))):
         chain.register(step, name=name)
     chain.check_pending()
-    return tuple(implementation.plugin for implementation in reversed(chain.hook.resolve.get_hookimpls()))
+    ordered = reversed(chain.hook.resolve.get_hookimpls())
+    return tuple(cast(_Step, implementation.plugin) for implementation in ordered)
 
 
 def refuse_marked_resolver(resolver: object) -> None:

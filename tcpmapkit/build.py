@@ -1,0 +1,126 @@
+"""From the configuration to maps that answer: resolver objects, steps, chains, maps, in that order.
+
+Nothing here does I/O; `BuiltMaps.start` lets the resolvers load their tables. Mistakes are gathered,
+so that all of them are told at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from tcpmapkit import keys
+from tcpmapkit.build_chain import ChainBuilder, Traits
+from tcpmapkit.built_maps import BuiltMaps
+from tcpmapkit.cache import CacheOptions
+from tcpmapkit.errors import ConfigError
+from tcpmapkit.maps import Generation, Map
+from tcpmapkit.plugins import Plugins
+
+if TYPE_CHECKING:
+    from tcpmapkit.config import Config, MapConfig
+
+__all__ = ["build_maps"]
+
+Path = tuple[str | int, ...]
+
+
+def build_maps(
+    config: Config,
+    plugins: Plugins,
+    clock: Callable[[], float] = time.monotonic,
+    *,
+    offline: bool = False,
+) -> tuple[BuiltMaps, list[ConfigError]]:
+    """The maps of a configuration, not yet started, and the mistakes that only building shows.
+
+    A map with a mistake is left out; `clock` gives seconds; `offline` puts a failure in the place of
+    every resolver that would have to wait for a network.
+    """
+    builder = _Builder(config, plugins, clock, offline)
+    for name in config.maps:
+        builder.map(name, ())
+    for listener in config.listeners:
+        served = builder.built.maps.get(listener.map)
+        if served is not None and served.current.attributes != ():
+            builder.errors.append(
+                ConfigError(
+                    f"map {served.name} reads attributes of a policy request, which a "
+                    f"{listener.protocol} request has not",
+                    path=(*listener.path, "map"),
+                )
+            )
+    return builder.built, builder.errors
+
+
+class _Builder:
+    def __init__(self, config: Config, plugins: Plugins, clock: Callable[[], float], offline: bool) -> None:
+        self.config = config
+        self.offline = offline
+        self.plugins = plugins
+        self.built = BuiltMaps(clock)
+        self.errors: list[ConfigError] = []
+        self.under_way: list[str] = []
+
+    def map(self, name: str, path: Path) -> Map | None:
+        """Build a map once, those that it refers to first; None when it cannot be built.
+
+        `path` is the option that asks for it, for the error.
+        """
+        if name in self.built.maps:
+            return self.built.maps[name]
+        if name in self.under_way:
+            circle = " -> ".join([*self.under_way[self.under_way.index(name) :], name])
+            self.errors.append(ConfigError(f"maps refer to one another in a circle: {circle}", path=path))
+            return None
+        config = self.config.maps.get(name)
+        if config is None:
+            if path:
+                self.errors.append(
+                    ConfigError(
+                        f"unknown map {name!r}", path=path, hint="known: " + ", ".join(self.config.maps)
+                    )
+                )
+            return None
+        self.under_way.append(name)
+        before = len(self.errors)
+        group = ChainBuilder(self, config).group(config.resolvers, "fail")
+        self.under_way.pop()
+        if group is None:
+            return None
+        cache = self._cache(config, group.traits)
+        if len(self.errors) > before:
+            return None
+        attributes = group.traits.attributes
+        generation = Generation(
+            group.chain,
+            folded=config.fold and group.traits.folded,
+            attributes=None if attributes is None else tuple(sorted(attributes)),
+            in_memory=group.traits.in_memory,
+        )
+        built = Map(
+            name,
+            generation,
+            deadline=config.deadline if config.deadline is not None else self.config.server.deadline,
+            cache=cache,
+            split=keys.splitter(config.recipient_delimiter),
+            clock=self.built.clock,
+            observer=self.plugins.query_resolved,
+        )
+        self.built.maps[name] = built
+        return built
+
+    def _cache(self, config: MapConfig, traits: Traits) -> CacheOptions | None:
+        if traits.attributes is None:
+            if config.cache_written and config.cache is not None:
+                self.errors.append(
+                    ConfigError(
+                        "the map cannot be cached: a step may read any attribute of a request",
+                        path=(*config.path, "cache"),
+                    )
+                )
+            return None
+        return CacheOptions(**attrs.asdict(config.cache)) if config.cache is not None else None

@@ -1,0 +1,246 @@
+"""From the steps of one map's configuration to its chain."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+
+from tcpmapkit import keys
+from tcpmapkit.binding import BoundOption, bind
+from tcpmapkit.built_maps import BuiltMaps, BuiltResolver
+from tcpmapkit.chain import InlineChain, WaitingChain, compile_chain
+from tcpmapkit.config.options import type_options
+from tcpmapkit.errors import ConfigError, ConfigErrors, errors_below
+from tcpmapkit.map_reference import refer_to
+from tcpmapkit.plugins import Plugins, ResolverType, order_steps, refuse_marked_resolver
+from tcpmapkit.query import Context, TempFail
+from tcpmapkit.step import InlineStep, OnError, Step, WaitingStep
+from tcpmapkit.template import KEY_VARIABLES, Template
+from tcpmapkit.threads import SmallPool
+
+if TYPE_CHECKING:
+    from tcpmapkit.config import Config, MapConfig, StepConfig
+    from tcpmapkit.maps import Map
+
+__all__ = ["OFFLINE", "Assembly", "ChainBuilder", "Group", "Traits"]
+
+#: What a step that was not asked under ``--offline`` answers.
+OFFLINE = TempFail("not asked: offline")
+
+
+@attrs.frozen
+class Traits:
+    """What a step's type, or the members of a group, are like (see `Register`); `attributes` is
+    None for any."""
+
+    folded: bool
+    in_memory: bool
+    attributes: frozenset[str] | None
+
+    @classmethod
+    def of_all(cls, traits: Iterable[Traits]) -> Traits:
+        """Folded and in memory when all are; attributes of any."""
+        every = list(traits)
+        attributes: frozenset[str] | None = frozenset()
+        for one in every:
+            attributes = None if attributes is None or one.attributes is None else attributes | one.attributes
+        return cls(all(one.folded for one in every), all(one.in_memory for one in every), attributes)
+
+    @classmethod
+    def of_type(cls, resolver_type: ResolverType) -> Traits:
+        attributes = None if "*" in resolver_type.attributes else resolver_type.attributes
+        return cls(resolver_type.folded, resolver_type.in_memory, attributes)
+
+
+class _Offline:
+    """Stands where a resolver would ask a network."""
+
+    def resolve(self, query: object) -> TempFail:
+        return OFFLINE
+
+
+@attrs.frozen
+class Group:
+    chain: InlineChain | WaitingChain
+    traits: Traits
+
+
+class Assembly(Protocol):
+    """What the chains of all maps are built from, and into."""
+
+    config: Config
+    plugins: Plugins
+    built: BuiltMaps
+    errors: list[ConfigError]
+    offline: bool
+
+    def map(self, name: str, path: tuple[str | int, ...]) -> Map | None:
+        """Another map, built now if need be; None, with its mistake told, when it cannot be."""
+
+
+class ChainBuilder:
+    """Builds the steps of one map."""
+
+    def __init__(self, assembly: Assembly, config: MapConfig) -> None:
+        self.assembly = assembly
+        self.config = config
+        self.names: set[str] = set()
+
+    def group(self, steps: Iterable[StepConfig], on_error: OnError) -> Group | None:
+        """A chain of these steps; `on_error` is for those that say nothing. None when one is wrong."""
+        built = [self._step(step, on_error) for step in steps]
+        whole = [one for one in built if one is not None]
+        if len(whole) < len(built):
+            return None
+        ordered = order_steps([step for step, _ in whole], [step.name for step, _ in whole])
+        return Group(compile_chain(ordered), Traits.of_all(traits for _, traits in whole))
+
+    def _step(self, config: StepConfig, on_error: OnError) -> tuple[Step, Traits] | None:
+        resolver_type = self.assembly.plugins.types[config.type]
+        inner: list[Traits] = []
+        try:
+            name = self._name(config)
+            options = self._options(config, resolver_type, inner)
+            key = _template(config, "key", KEY_VARIABLES, "{key}")
+            result = _template(config, "result", (*KEY_VARIABLES, "value"), "{value}")
+            resolver = _make(resolver_type, options)
+        except ConfigError as error:
+            self.assembly.errors.extend(errors_below(error, config.path))
+            return None
+        away = self.assembly.offline and not inner and inspect.iscoroutinefunction(resolver.resolve)
+        if away:
+            resolver = _Offline()
+        traits = Traits.of_all(inner) if inner else Traits.of_type(resolver_type)
+        fold = keys.fold if self.config.fold and traits.folded else None
+        special_keys = config.special_keys
+        if special_keys is None:
+            special_keys = bool(inner) or resolver_type.special_keys
+        logger = logging.getLogger(f"tcpmapkit.map.{self.config.name}.{name}")
+        waits, blocks = _how(resolver)
+        common: dict[str, Any] = {
+            "name": name,
+            "resolver": resolver,
+            "logger": logger,
+            "fold": fold,
+            "partial_keys": bool(inner) or resolver_type.partial_keys,
+            "special_keys": special_keys,
+            "domains": None if config.domains is None else frozenset(config.domains),
+            "key": key,
+            "result": result,
+            "on_error": "fail" if away else config.on_error or on_error,
+            "authoritative": config.authoritative,
+            "timeout": config.timeout,
+        }
+        pool = SmallPool(f"{self.config.name}.{name}") if blocks else None
+        step = WaitingStep(**common, pool=pool) if waits or blocks else InlineStep(**common)
+        context = Context(
+            directory=self.assembly.config.directory,
+            name=name,
+            map=self.config.name,
+            logger=logger,
+            clock=self.assembly.built.clock,
+            fold=fold or str,
+            open_http=self.assembly.built.http.session,
+        )
+        self.assembly.built.resolvers.append(
+            BuiltResolver(resolver, context, config.path, resolver_type.name, pool)
+        )
+        return step, traits
+
+    def _name(self, config: StepConfig) -> str:
+        """The step's name, or its type with a number where the map has several."""
+        if config.name is not None:
+            if config.name in self.names:
+                raise ConfigError(f"another step of the map is named {config.name!r}", path=("name",))
+            name = config.name
+        else:
+            name, number = config.type, 1
+            while name in self.names:
+                number += 1
+                name = f"{config.type}-{number}"
+        self.names.add(name)
+        return name
+
+    def _options(
+        self, config: StepConfig, resolver_type: ResolverType, inner: list[Traits]
+    ) -> dict[str, Any]:
+        """The options as the factory takes them: templates compiled, chains and maps built."""
+
+        def chain(steps: tuple[StepConfig, ...], on_error: str | None) -> Any:
+            group = self.group(steps, on_error or "fail")  # type: ignore[arg-type]
+            if group is None:
+                raise ConfigErrors([])  # its mistakes are told already
+            inner.append(group.traits)
+            return group.chain
+
+        def other_map(name: str, option: str) -> Any:
+            found = self.assembly.map(name, (*config.path, option))
+            if found is None:
+                raise ConfigErrors([])
+            current = found.current
+            attributes = None if current.attributes is None else frozenset(current.attributes)
+            inner.append(Traits(current.folded, current.in_memory, attributes))
+            self.assembly.built.references.setdefault(self.config.name, set()).add(name)
+            return refer_to(found)
+
+        bound: dict[str, Any] = {}
+        errors: list[ConfigError] = []
+        for option in type_options(resolver_type):
+            name = option.name
+            value = config.options.get(name, option.default)
+            if value is attrs.NOTHING or isinstance(value, attrs.Factory):  # type: ignore[arg-type]
+                continue
+            try:
+                bound[name] = bind(
+                    option.annotation, value, BoundOption(name, KEY_VARIABLES, chain, other_map)
+                )
+            except ConfigError as error:
+                errors.extend(errors_below(error, (name,)))
+                if isinstance(error, ConfigErrors) and not error.errors:
+                    errors.append(error)
+        if errors:
+            raise ConfigErrors(errors)
+        return bound
+
+
+def _template(config: StepConfig, option: str, variables: tuple[str, ...], default: str) -> Template | None:
+    """A step's own template; None when it changes nothing."""
+    text = getattr(config, option)
+    if text == default:
+        return None
+    try:
+        return Template.compile(text, variables)
+    except ConfigError as error:
+        error.path = (option,)
+        raise
+
+
+def _make(resolver_type: ResolverType, options: Mapping[str, Any]) -> Any:
+    """The resolver object. Raises `ConfigError` for whatever its factory raises."""
+    try:
+        resolver = resolver_type.factory(**options)
+    except ConfigError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError(str(error)) from error
+    except Exception as error:
+        raise ConfigError(
+            f"resolver type {resolver_type.name} of {resolver_type.distribution} failed: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not callable(getattr(resolver, "resolve", None)):
+        raise ConfigError(
+            f"resolver type {resolver_type.name} of {resolver_type.distribution} has no `resolve`"
+        )
+    refuse_marked_resolver(resolver)
+    return resolver
+
+
+def _how(resolver: Any) -> tuple[bool, bool]:
+    """Whether its `resolve` is a coroutine function, and whether it blocks."""
+    waits = inspect.iscoroutinefunction(resolver.resolve)
+    return waits, not waits and bool(getattr(resolver.resolve, "tcpmapkit_blocking", False))

@@ -1,0 +1,250 @@
+"""The commands. Values go to standard output, everything else to standard error.
+
+Exit status: 78 (EX_CONFIG) for the configuration and its tables, 75 (EX_TEMPFAIL) for a lookup that
+failed, 2 for wrong usage, 1 for "not found" and for a server that cannot start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from tcpmapkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tcpmapkit.query import Outcome
+    from tcpmapkit.site import Site
+
+__all__ = ["main"]
+
+_CONFIG: Final = os.EX_CONFIG
+_FAILED: Final = os.EX_TEMPFAIL
+_NOT_FOUND: Final = 1
+
+_file_option = click.option(
+    "-c",
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Configuration file; default tcpmapkit.toml here, else /etc/tcpmapkit/tcpmapkit.toml.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tcpmapkit")
+def main() -> None:
+    """A lookup server for Postfix: maps answered by a chain of resolvers behind a cache."""
+
+
+@contextmanager
+def _config_errors() -> Iterator[None]:
+    """Tell the operator's mistakes and exit 78."""
+    try:
+        yield
+    except ConfigError as error:
+        _tell(str(error))
+        sys.exit(_CONFIG)
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _open(file: Path | None, *, offline: bool = False) -> Site:
+    from tcpmapkit.site import find_configuration, open_site
+
+    site = open_site(find_configuration(file), offline=offline)
+    for plugin in site.plugins.broken:
+        _tell(f"warning: plugin {plugin.name} ({plugin.distribution} {plugin.version}): {plugin.reason}")
+    return site
+
+
+@main.command()
+@_file_option
+def run(file: Path | None) -> None:
+    """Serve the listeners of the configuration until told to stop."""
+    from tcpmapkit.log import set_up_log
+    from tcpmapkit.postfix_config import main_cf_line
+    from tcpmapkit.serve import loop_factory, serve
+    from tcpmapkit.process import StartError
+
+    with _config_errors():
+        site = _open(file)
+        if not site.config.listeners:
+            raise ConfigError("there is nothing to serve: no [[listeners]]", file=site.document.path)
+        log = site.config.log
+        set_up_log(log.to, log.level, log.format)
+
+        def ready() -> None:
+            for listener in site.config.listeners:
+                click.echo(f"{listener.endpoint} serves {listener.map}; in main.cf: {main_cf_line(listener)}")
+
+        try:
+            with asyncio.Runner(loop_factory=loop_factory(site.config.server.loop)) as runner:
+                runner.run(serve(site, ready))
+        except (StartError, ImportError) as error:
+            _tell(f"tcpmapkit: {error}")
+            sys.exit(1)
+
+
+@main.command()
+@_file_option
+@click.option("--offline", is_flag=True, help="Leave out what needs a network.")
+def check(file: Path | None, offline: bool) -> None:
+    """Validate the configuration, load every table, run the tests."""
+    from tcpmapkit.map_tests import run_map_tests
+    from tcpmapkit.site import located
+
+    _warnings_to_stderr()
+    with _config_errors():
+        site = _open(file, offline=offline)
+
+        async def load_and_test() -> Any:
+            try:
+                await site.start()
+                return await run_map_tests(site)
+            finally:
+                await site.maps.stop()
+
+        results = asyncio.run(load_and_test())
+        for failed in located(site.document, results.failed).errors:
+            _tell(f"warning: {failed}")
+        if results.wrong:
+            raise located(site.document, results.wrong)
+    left_out = f", {results.left_out} left out (offline)" if results.left_out else ""
+    failed_too = f", {len(results.failed)} could not be run" if results.failed else ""
+    _tell(
+        f"{site.document.path}: {len(site.maps.maps)} maps, "
+        f"{results.right} tests passed{left_out}{failed_too}"
+    )
+
+
+@main.command()
+@_file_option
+@click.option("--explain", is_flag=True, help="Show every step, the reply and what Postfix does with it.")
+@click.argument("map_name", metavar="MAP")
+@click.argument("key")
+def query(file: Path | None, explain: bool, map_name: str, key: str) -> None:
+    """Look KEY up in MAP as `postmap -q` does; KEY - reads keys from standard input.
+
+    Exit status 0: found, 1: not found, 75: the lookup failed, 78: the configuration.
+    """
+    _warnings_to_stderr()
+    with _config_errors():
+        site = _open(file)
+        if map_name not in site.maps.maps:
+            from difflib import get_close_matches
+
+            close = get_close_matches(map_name, site.maps.maps, 1)
+            hint = f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(site.maps.maps)
+            raise click.UsageError(f"there is no map {map_name!r} ({hint})")
+        sys.exit(asyncio.run(_query(site, map_name, key, explain)))
+
+
+async def _query(site: Site, map_name: str, key: str, explain: bool) -> int:
+    """Ask and print; the exit status."""
+    asked = site.maps.maps[map_name]
+    try:
+        await site.start([map_name])
+        if key != "-":
+            return await _ask_one(asked, key, explain, prefix=False)
+        statuses = set()
+        for line in sys.stdin.buffer:
+            one = line.rstrip(b"\n").removesuffix(b"\r")
+            try:
+                statuses.add(await _ask_one(asked, one.decode(), explain, prefix=True))
+            except UnicodeDecodeError:
+                statuses.add(_NOT_FOUND)  # for Postfix an invalid key does not exist
+        return _FAILED if _FAILED in statuses else 0 if 0 in statuses else _NOT_FOUND
+    finally:
+        await site.maps.stop()
+
+
+async def _ask_one(asked: Any, key: str, explain: bool, *, prefix: bool) -> int:
+    from tcpmapkit.query import Found, NotFound
+
+    question = asked.query(key)
+    if explain:
+        question.trace = []
+    began = asked.clock()
+    outcome: Outcome = await asked.lookup(question)
+    if explain:
+        from tcpmapkit.explain import explanation
+
+        for line in explanation(asked, question, outcome, asked.clock() - began):
+            _print(line)
+    elif isinstance(outcome, Found):
+        _print(f"{key}\t{outcome.value}" if prefix else outcome.value)
+    if isinstance(outcome, Found):
+        return 0
+    if isinstance(outcome, NotFound):
+        return _NOT_FOUND
+    _tell(f"{key}: {outcome.reason}" if prefix else outcome.reason)
+    return _FAILED
+
+
+@main.command()
+@_file_option
+def plugins(file: Path | None) -> None:
+    """List the resolver types: distribution, version, source, properties; and the broken plugins."""
+    from tcpmapkit.config import plugins_config, read_document
+    from tcpmapkit.plugins import load_plugins
+    from tcpmapkit.site import find_configuration
+
+    with _config_errors():
+        try:
+            path: Path | None = find_configuration(file)
+        except ConfigError:
+            path = None  # no configuration: what is installed
+        wanted = plugins_config(read_document(path)) if path is not None else None
+        loaded = load_plugins(wanted.directory, wanted.disable) if wanted is not None else load_plugins()
+    for one in sorted(loaded.types.values(), key=lambda one: one.name):
+        properties = [
+            name for name in ("folded", "partial_keys", "special_keys", "in_memory") if getattr(one, name)
+        ]
+        properties += [f"attributes={','.join(sorted(one.attributes))}"] if one.attributes else []
+        _print("\t".join((one.name, one.distribution, one.version or "-", one.source, " ".join(properties))))
+    for broken in loaded.broken:
+        _print("\t".join((broken.name, broken.distribution, broken.version or "-", "broken", broken.reason)))
+
+
+@main.command("postfix-config")
+@_file_option
+def postfix_config_command(file: Path | None) -> None:
+    """Print the main.cf lines for each listener."""
+    from tcpmapkit.postfix_config import postfix_config
+
+    with _config_errors():
+        for line in postfix_config(_open(file).config):
+            _print(line)
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    from tcpmapkit.config.schema import config_schema
+    from tcpmapkit.plugins import load_plugins
+
+    _print(json.dumps(config_schema(load_plugins().types), indent=2, ensure_ascii=False))
+
+
+def _print(text: str) -> None:
+    """A line on standard output, in UTF-8 whatever the locale."""
+    sys.stdout.buffer.write(text.encode(errors="surrogateescape") + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _warnings_to_stderr() -> None:
+    """What loading a table warns of, for commands that do not serve."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.addLevelName(logging.WARNING, "warning")
+    logging.addLevelName(logging.ERROR, "error")

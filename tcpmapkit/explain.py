@@ -1,0 +1,65 @@
+"""``query --explain``: every step, the outcome, the bytes on the wire, and what Postfix does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tcpmapkit.protocols import ENCODERS
+from tcpmapkit.query import Found, Miss, NotFound, Outcome, Query, TempFail
+from tcpmapkit.step import StepTrace
+
+if TYPE_CHECKING:
+    from tcpmapkit.maps import Map
+
+__all__ = ["explanation"]
+
+
+def explanation(map: Map, query: Query, outcome: Outcome, elapsed: float) -> Iterator[str]:
+    """The lines; `elapsed` is the whole lookup's time in seconds."""
+    yield f"map\t{map.name}"
+    yield f"key\t{query.key!r}"
+    yield f"cache\t{_cache(map)}"
+    for number, step in enumerate(query.trace or (), 1):
+        yield f"step {number}\t{_step(step)}"
+    yield f"outcome\t{_outcome(outcome)}\t{elapsed * 1000:.2f} ms"
+    for protocol, encode in ENCODERS.items():
+        yield f"reply\t{protocol}\t{ascii(encode(outcome))[1:]}"
+    yield f"Postfix\t{_consequence(outcome)}"
+
+
+def _step(step: StepTrace) -> str:
+    if step.outcome is None:
+        return f"{step.step}\tnot asked"
+    return f"{step.step}\tasked {step.key!r}\t{_outcome(step.outcome)}\t{step.elapsed * 1000:.2f} ms"
+
+
+def _outcome(outcome: Outcome | Miss) -> str:
+    ttl = f" for {outcome.ttl:g} s" if outcome.ttl is not None else ""
+    if isinstance(outcome, Found):
+        return f"found {outcome.value!r}{ttl}"
+    if isinstance(outcome, NotFound):
+        return f"not found{ttl}"
+    if isinstance(outcome, Miss):
+        return f"miss{ttl}"
+    kind = "temporary" if isinstance(outcome, TempFail) else "permanent"
+    return f"{kind} failure: {outcome.reason}"
+
+
+def _cache(map: Map) -> str:
+    if map.options is None:
+        return "off"
+    if map.current.in_memory:
+        return "none needed: every step answers from memory; replies are kept ready"
+    if map.current.attributes is None:
+        return "off: a step may read any attribute"
+    by = "the folded key" if map.current.folded else "the key as it came"
+    return f"by {by}, found {map.options.ttl:g} s, not found {map.options.negative_ttl:g} s"
+
+
+def _consequence(outcome: Outcome) -> str:
+    if isinstance(outcome, Found):
+        return "uses the value"
+    if isinstance(outcome, NotFound):
+        return "takes the key as absent here and asks the next table, if there is one"
+    return "defers the mail (4xx) and asks again later; it never takes the key as absent"

@@ -1,0 +1,72 @@
+"""``tcpmapkit run``: from a site to a server that answers, and back, in the right order.
+
+Bind first, so that a port in use is told at once; then load the tables, drop privileges, let plugins
+start, and only then accept: whoever connects meanwhile waits in the kernel's queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tcpmapkit.server import Server
+
+if TYPE_CHECKING:
+    from tcpmapkit.site import Site
+
+__all__ = ["loop_factory", "serve"]
+
+_log = logging.getLogger(__name__)
+
+
+def loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """The event loop named: ``"asyncio"``, ``"uvloop"``, or ``"auto"`` for the faster one there is.
+
+    Raises `ImportError` when uvloop is wanted and not installed.
+    """
+    if wanted != "asyncio":
+        try:
+            import uvloop
+        except ImportError:
+            if wanted == "uvloop":
+                raise
+        else:
+            return uvloop.new_event_loop
+    return asyncio.new_event_loop
+
+
+async def serve(site: Site, ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT; a second signal ends it at once.
+
+    `ready` is called when the first connection can be answered. Raises `ConfigErrors` when a table
+    does not load, and what `Server.bind` raises.
+    """
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def stop(number: int) -> None:
+        if stopping.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        _log.info("%s: stopping", signal.Signals(number).name)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    listeners = [(listener, site.maps.maps[listener.map]) for listener in site.config.listeners]
+    server = Server(site.config.server, listeners)
+    try:
+        server.bind()
+        await site.start()
+        server.drop_privileges()
+        site.plugins.startup(site.config)
+        await server.start()
+        ready()
+        await stopping.wait()
+    finally:
+        await server.stop()
+        await site.maps.stop()
+        site.plugins.shutdown()
