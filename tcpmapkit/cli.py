@@ -64,7 +64,7 @@ def _open(file: Path | None, *, offline: bool = False) -> Site:
 
     site = open_site(find_configuration(file), offline=offline)
     for plugin in site.plugins.broken:
-        _tell(f"warning: plugin {plugin.name} ({plugin.distribution} {plugin.version}): {plugin.reason}")
+        _tell(f"warning: {plugin}")
     return site
 
 
@@ -74,8 +74,8 @@ def run(file: Path | None) -> None:
     """Serve the listeners of the configuration until told to stop."""
     from tcpmapkit.log import set_up_log
     from tcpmapkit.postfix_config import main_cf_line
-    from tcpmapkit.serve import loop_factory, serve
     from tcpmapkit.process import StartError
+    from tcpmapkit.serve import loop_factory, serve
 
     with _config_errors():
         site = _open(file)
@@ -177,10 +177,11 @@ async def _ask_one(asked: Any, key: str, explain: bool, *, prefix: bool) -> int:
         question.trace = []
     began = asked.clock()
     outcome: Outcome = await asked.lookup(question)
+    elapsed = asked.clock() - began
     if explain:
         from tcpmapkit.explain import explanation
 
-        for line in explanation(asked, question, outcome, asked.clock() - began):
+        for line in explanation(asked, question, outcome, elapsed):
             _print(line)
     elif isinstance(outcome, Found):
         _print(f"{key}\t{outcome.value}" if prefix else outcome.value)

@@ -76,6 +76,10 @@ class BrokenPlugin:
     version: str
     reason: str
 
+    def __str__(self) -> str:
+        whose = " ".join(part for part in (self.distribution, self.version) if part)
+        return f"plugin {self.name} ({whose}) is broken: {self.reason}"
+
 
 class Plugins:
     """The plugins that were loaded: what they offer, and the hooks called on all of them."""

@@ -10,23 +10,30 @@ if TYPE_CHECKING:
 
 __all__ = ["main_cf_line", "postfix_config"]
 
-#: Part of a map's name -> the parameter that it is most likely meant for.
+#: Part of a map's name -> the line of main.cf that it is most likely meant for.
 _LIKELY: Final = (
-    ("alias", "virtual_alias_maps"),
-    ("virtual", "virtual_alias_maps"),
-    ("transport", "transport_maps"),
-    ("route", "transport_maps"),
-    ("canonical", "canonical_maps"),
-    ("generic", "smtp_generic_maps"),
-    ("relocated", "relocated_maps"),
-    ("login", "smtpd_sender_login_maps"),
-    ("relay", "relay_domains"),
-    ("domain", "virtual_mailbox_domains"),
-    ("mailbox", "virtual_mailbox_maps"),
-    ("bcc", "recipient_bcc_maps"),
-    ("tls", "smtp_tls_policy_maps"),
+    ("alias", "virtual_alias_maps = {}"),
+    ("virtual", "virtual_alias_maps = {}"),
+    ("transport", "transport_maps = {}"),
+    ("route", "transport_maps = {}"),
+    ("canonical", "canonical_maps = {}"),
+    ("generic", "smtp_generic_maps = {}"),
+    ("relocated", "relocated_maps = {}"),
+    ("login", "smtpd_sender_login_maps = {}"),
+    ("relay", "relay_domains = {}"),
+    ("domain", "virtual_mailbox_domains = {}"),
+    ("mailbox", "virtual_mailbox_maps = {}"),
+    ("bcc", "recipient_bcc_maps = {}"),
+    ("tls", "smtp_tls_policy_maps = {}"),
+    ("client", "smtpd_client_restrictions = check_client_access {}"),
+    ("helo", "smtpd_helo_restrictions = check_helo_access {}"),
+    ("sender", "smtpd_sender_restrictions = check_sender_access {}"),
+    ("recipient", "smtpd_recipient_restrictions = check_recipient_access {}"),
 )
-_DEFAULT: Final = "virtual_alias_maps"
+_DEFAULT: Final = "virtual_alias_maps = {}"
+
+#: An address that stands for all of the machine's -> the one that Postfix on it asks.
+_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 #: Delivery agents refuse network maps for what decides about file access (local(8), virtual(8)).
 REFUSING: Final = {
@@ -38,19 +45,14 @@ REFUSING: Final = {
 }
 
 
-def likely_parameter(map_name: str) -> str:
-    """The main.cf parameter that a map of this name is most likely meant for."""
-    for part, parameter in _LIKELY:
-        if part in map_name.lower():
-            return parameter
-    return _DEFAULT
-
-
 def main_cf_line(listener: ListenerConfig) -> str:
     """The line for main.cf, with the parameter guessed from the map's name."""
-    host = listener.endpoint.host
-    literal = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"{likely_parameter(listener.map)} = tcp:{literal}:{listener.endpoint.port}"
+    name = listener.map.lower()
+    line = next((line for part, line in _LIKELY if part in name), _DEFAULT)
+    host = _ANY_ADDRESS.get(listener.endpoint.host, listener.endpoint.host)
+    return line.format(
+        f"tcp:[{host}]:{listener.endpoint.port}" if ":" in host else f"tcp:{host}:{listener.endpoint.port}"
+    )
 
 
 def postfix_config(config: Config) -> Iterator[str]:

@@ -72,7 +72,7 @@ def open_site(file: Path, *, offline: bool = False, clock: Callable[[], float] =
     errors = [*errors, *more]
     if errors:
         broken = [
-            ConfigError(f"plugin {one.name} ({one.distribution} {one.version}) is broken: {one.reason}")
+            ConfigError(str(one))
             for one in plugins.broken
             if any("resolver type" in error.message for error in errors)
         ]
