@@ -1,0 +1,233 @@
+"""The `cidr` resolver beside the real ``cidr:``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tcpmapkit import ConfigError, PermFail, Query, TempFail
+from tcpmapkit.resolvers.cidr import Cidr, Rule
+from tests.loading import load, value
+from tests.real_postfix import Postfix
+
+
+def loaded(path: Path) -> tuple[Cidr, list[str]]:
+    resolver = Cidr(path=path)
+    return resolver, load(resolver)
+
+
+def same(key: str) -> str:
+    return key
+
+
+ADDRESSES = [
+    *("0.0.0.0", "192.0.2.0", "192.0.2.1", "192.0.2.128", "192.0.0.0", "198.51.100.0", "255.255.255.255"),
+    *("::", "::1", "2001:db8::", "2001:DB8::1", "2001:db8:0:0:8000::", "::ffff:192.0.2.1", "::ffff:0:0"),
+    *(
+        "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+        "8000::",
+        "192.00.2.0",
+        "192.0.2",
+        "fe80::1%lo",
+        "example.org",
+    ),
+]
+MASKS = [
+    "0",
+    "1",
+    "8",
+    "16",
+    "24",
+    "25",
+    "31",
+    "32",
+    "33",
+    "64",
+    "80",
+    "96",
+    "127",
+    "128",
+    "129",
+    "",
+    "x",
+    "-1",
+]
+ODD_MASKS = ["08", "+8", "264", "256", "4294967320", "9" * 30, "0" * 30 + "24", "24/8", "\u0662"]
+networks = st.one_of(
+    st.sampled_from(ADDRESSES),
+    st.tuples(st.sampled_from(ADDRESSES), st.sampled_from(MASKS + MASKS + ODD_MASKS)).map("/".join),
+)
+# Networks without host bits, so that many rules hold.
+right_networks = st.sampled_from(
+    [
+        *("0.0.0.0/0", "192.0.2.0/24", "192.0.2.0/25", "192.0.2.128/25", "192.0.0.0/16", "192.0.2.1", "::/0"),
+        *(
+            "2001:db8::/32",
+            "2001:db8::/64",
+            "2001:db8::1",
+            "::ffff:0:0/96",
+            "8000::/1",
+            "[::1]",
+            "[192.0.2.0]/24",
+        ),
+    ]
+)
+patterns = st.one_of(
+    right_networks,
+    right_networks,
+    networks,
+    networks.map(lambda network: f"[{network}]"),
+    st.tuples(st.sampled_from(ADDRESSES), st.sampled_from(MASKS)).map(lambda pair: "[{}]/{}".format(*pair)),
+    st.sampled_from(["[::1", "[::1]x", "[]", "", "[192.0.2.0/24]/24", "/8", "0.0.0.0 /0"]),
+)
+signs = st.sampled_from(["", "", "", "!", "!!", "! ", " ! !"])
+space = st.sampled_from([" ", "\t", " \v", "\n  ", "\r", "\u00a0"])
+lines = st.one_of(
+    st.tuples(signs, patterns, space, st.sampled_from(["one", "two  words ", "", "\u00e9"])).map("".join),
+    st.tuples(
+        st.sampled_from(["if ", "IF ", "if!", "If\t!", "if"]),
+        signs,
+        patterns,
+        st.sampled_from(["", " ", " x"]),
+    ).map("".join),
+    st.sampled_from(
+        ["endif", "EndIf ", "endif x", "endif!", "endifx", "ifx y", "# 192.0.2.1 no", "  lost", ""]
+    ),
+    st.just("endif"),
+)
+# Numbered, so that the answers tell the rules apart.
+tables = st.lists(lines, max_size=12).map(
+    lambda rows: "\n".join(
+        f"{row}{number}" if row.endswith("one") else row for number, row in enumerate(rows)
+    )
+)
+
+KEYS = [
+    *ADDRESSES,
+    *("0.0.0.1", "192.0.2.2", "192.0.2.127", "192.0.2.255", "192.0.3.0", "192.1.0.0", "127.255.255.255"),
+    *(
+        "2001:db8::2",
+        "2001:db8:0:1::",
+        "2001:db9::",
+        "7fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+        "::ffff:c000:201",
+    ),
+    *(
+        "",
+        "*",
+        "[192.0.2.1]",
+        "192.0.2.1/32",
+        " 192.0.2.1",
+        "192.0.2.1 ",
+        "3221225985",
+        "0xc0000201",
+        ":",
+        "\u0661.1.1.1",
+    ),
+]
+
+
+@settings(max_examples=250, deadline=None, derandomize=True, database=None)
+@given(content=tables)
+def test_every_table_answers_and_warns_as_postfix_does(
+    postfix: Postfix, tmp_path_factory: pytest.TempPathFactory, content: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "generated.cidr"
+    path.write_text(content, newline="")
+    resolver, warnings = loaded(path)
+    done = postfix.postmap("-q", "-", f"cidr:{path}", input="".join(f"{key}\n" for key in KEYS).encode())
+    real = dict(line.split("\t", 1) for line in done.stdout.decode().removesuffix("\n").split("\n") if line)
+    assert {key: value(resolver, key, same) for key in KEYS} == {key: real.get(key) for key in KEYS}
+
+    told = [line.removeprefix("postmap: warning: ") for line in done.stderr.decode().split("\n")]
+    numbered = re.compile(r"line \d+: .*", re.DOTALL)
+    lost = [warning for warning in warnings if "must not start with whitespace" not in warning]
+    expected = [line for line in told if line and "must not start with whitespace" not in line]
+    assert [numbered.search(line).group() for line in lost] == [
+        numbered.search(line).group() for line in expected
+    ]
+    assert len(warnings) == len([line for line in told if line])
+
+
+def test_a_hundred_nested_networks_answer_as_postfix_does(postfix: Postfix, tmp_path: Path) -> None:
+    path = tmp_path / "nested.cidr"
+    rows = [f"2001:db8:{n:x}::/{48 - n % 4}" for n in range(0, 400, 8)] + [
+        f"192.0.{n}.0/{24 - n % 3}" for n in range(0, 200, 4)
+    ]
+    path.write_text("".join(f"{network} {network}\n" for network in rows))
+    resolver, warnings = loaded(path)
+    assert warnings == []
+    keys = [f"2001:db8:{n:x}::1" for n in range(410)] + [f"192.0.{n}.9" for n in range(210)]
+    assert {key: value(resolver, key, same) for key in keys} == postfix.ask(f"cidr:{path}", keys)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["user@example.org", "192.0.2.1\0", "192.0.2.1\n", "fe80::1%eth0", "' OR 1=1", "\udcff", "1" * 9000],
+)
+def test_a_key_that_is_no_address_is_a_miss(key: str) -> None:
+    resolver = Cidr(rules=(Rule("0.0.0.0/0", "x"), Rule("::/0", "y")))
+    load(resolver)
+    assert resolver.resolve(Query(key)) is None
+
+
+def test_of_inline_rules_the_first_that_holds_counts() -> None:
+    resolver = Cidr(
+        rules=(
+            Rule("192.0.2.1", "one"),
+            Rule("! 192.0.2.0/24", "outside"),
+            Rule("[2001:db8::]/32", "six"),
+            Rule("192.0.2.0/24", "net"),
+        )
+    )
+    load(resolver)
+    answers = {
+        "192.0.2.1": "one",
+        "192.0.2.2": "net",
+        "198.51.100.1": "outside",
+        "2001:db8::9": "six",
+        "2001:db9::": None,
+    }
+    assert {key: value(resolver, key, same) for key in answers} == answers
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "message"),
+    [
+        (Rule("192.0.2.1/24", "x"), ("rules", 1, "network"), 'perhaps you should use "192.0.2.0/24" instead'),
+        (Rule("", "x"), ("rules", 1, "network"), "no address pattern"),
+        (Rule("!", "x"), ("rules", 1, "network"), "no address pattern"),
+        (Rule("localhost", "x"), ("rules", 1, "network"), 'bad address pattern: "localhost"'),
+        (Rule("192.0.2.0/33", "x"), ("rules", 1, "network"), "bad mask length"),
+        (Rule("192.0.2.0/24", ""), ("rules", 1, "result"), "empty value"),
+        (Rule("192.0.2.0/24", "a\rb"), ("rules", 1, "result"), "CR"),
+    ],
+)
+def test_a_mistake_in_an_inline_rule_is_refused_with_its_place(rule: Rule, path: tuple, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        Cidr(rules=(Rule("192.0.2.0/24", "x"), rule))
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize("options", [{}, {"rules": (), "path": Path("x")}])
+def test_rules_are_written_inline_or_in_a_file(options: dict) -> None:
+    with pytest.raises(ConfigError, match="either"):
+        Cidr(**options)
+
+
+def test_a_result_that_no_reply_can_carry_fails_for_its_addresses_alone(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    path.write_bytes(b"192.0.2.1 a\xffb\n192.0.2.2 a\rb\n192.0.2.0/24 ok\n")
+    resolver, _ = loaded(path)
+    assert isinstance(resolver.resolve(Query("192.0.2.1")), TempFail)
+    assert isinstance(resolver.resolve(Query("192.0.2.2")), PermFail)
+    assert value(resolver, "192.0.2.3") == "ok"
+
+
+def test_a_missing_table_is_the_operators_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        loaded(tmp_path / "missing")
