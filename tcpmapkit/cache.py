@@ -75,12 +75,13 @@ class _Marks:
 
     def take(self) -> int:
         if self._free:
-            return self._free.pop()
+            mark = self._free.pop()
+            self.used[mark] = 0  # a reply may outlive the entry that it came from
+            return mark
         self.used.append(0)
         return len(self.used) - 1
 
     def give_back(self, mark: int) -> None:
-        self.used[mark] = 0
         self._free.append(mark)
 
 
@@ -168,19 +169,25 @@ class AnswerCache:
             _, _, fresh_until, stale_until, refresh_at, value, values, separator, mark = entry
             if now < fresh_until:
                 outcome = Found(value, fresh_until - now, values=values, separator=separator)
-                return Answer(outcome, refresh_at, generation, mark, "cache", refresh=bool(now >= refresh_at))
+                refresh = bool(now >= refresh_at) and self._not_known(key, generation, now) is None
+                return Answer(outcome, refresh_at, generation, mark, "cache", refresh=refresh)
             if now < stale_until:
                 expired = self._stale(entry)
-        entry = self._missing.find(key)
-        if entry is None or entry[1] != generation or now >= entry[2]:
+        entry = self._not_known(key, generation, now)
+        if entry is None:
             return None
         _, _, fresh_until, reason, permanent, mark = entry
         if reason is None:
             return Answer(NotFound(fresh_until - now), fresh_until, generation, mark, "cache")
         if expired is not None:
             return expired
-        failure: Failure = PermFail(reason) if permanent else TempFail(reason, fresh_until - now)
-        return Answer(failure, resolver="cache")
+        failure = PermFail if permanent else TempFail
+        return Answer(failure(reason, fresh_until - now), resolver="cache")
+
+    def _not_known(self, key: Hashable, generation: int, now: float) -> tuple[Any, ...] | None:
+        """The entry that says "not found" or "failed", while it holds."""
+        entry = self._missing.find(key)
+        return entry if entry is not None and entry[1] == generation and now < entry[2] else None
 
     def stale(self, key: Hashable, generation: int) -> Answer | None:
         """An expired `Found` that may still be told while the chain fails; its TTL is 0."""
@@ -197,60 +204,59 @@ class AnswerCache:
     def keep(self, key: Hashable, answer: Answer) -> Answer:
         """Remember an outcome of the chain for as long as the options and its own TTL allow.
 
-        A failure replaces no answer. Returns the answer, with what a ready reply needs to know.
+        A failure replaces no answer. Returns the answer with the time that it has, and with what a
+        ready reply needs to know.
         """
         outcome = answer.outcome
         if isinstance(outcome, Found):
             self._missing.drop(key)
-            return self._keep_found(key, outcome, answer)
-        if isinstance(outcome, NotFound):
+            self._keep_found(key, outcome, answer)
+        elif isinstance(outcome, NotFound):
             self._found.drop(key)
-            return self._keep_missing(
-                key, None, False, self._lifetime(self.options.negative_ttl, outcome.ttl), answer
-            )
-        known = self._missing.find(key)
-        if known is not None and known[3] is None and self._clock() < known[2]:
-            return answer
-        ttl = self.options.error_ttl
-        if ttl > 0 and outcome.ttl is not None:
-            ttl = min(max(ttl, outcome.ttl), _LONGEST_FAILURE)
-        self._keep_missing(key, outcome.reason, isinstance(outcome, PermFail), ttl, answer)
+            ttl = self._lifetime(self.options.negative_ttl, outcome.ttl)
+            answer.outcome = NotFound(ttl)
+            self._keep_missing(key, None, False, ttl, answer)
+        else:
+            known = self._not_known(key, answer.generation, self._clock())
+            if known is None or known[3] is not None:
+                self._keep_missing(
+                    key, outcome.reason, isinstance(outcome, PermFail), self._pause(outcome), answer
+                )
         return answer
 
-    def _keep_found(self, key: Hashable, found: Found, answer: Answer) -> Answer:
+    def _keep_found(self, key: Hashable, found: Found, answer: Answer) -> None:
         self._found.drop(key)
         ttl = self._lifetime(self.options.ttl, found.ttl)
+        answer.outcome = Found(found.value, ttl, values=found.values, separator=found.separator)
         if ttl <= 0:
-            return answer
+            return
         fresh_until = self._clock() + ttl
         refresh_at = fresh_until - ttl * _REFRESH_PART if self.options.refresh_ahead else fresh_until
-        size = _size(key, found.value, found.separator, *found.values)
-        mark = self._put(
-            self._found,
-            key,
-            (
-                size,
-                answer.generation,
-                fresh_until,
-                fresh_until + self.options.stale,
-                refresh_at,
-                found.value,
-                found.values,
-                found.separator,
-            ),
+        entry = (
+            _size(key, found.value, found.separator, *found.values),
+            answer.generation,
+            fresh_until,
+            fresh_until + self.options.stale,
+            refresh_at,
+            found.value,
+            found.values,
+            found.separator,
         )
-        return attrs.evolve(answer, expires=refresh_at if mark else 0.0, mark=mark)
+        answer.mark = self._put(self._found, key, entry)
+        if answer.mark:
+            answer.expires = refresh_at
 
     def _keep_missing(
         self, key: Hashable, reason: str | None, permanent: bool, ttl: float, answer: Answer
-    ) -> Answer:
+    ) -> None:
         self._missing.drop(key)
         if ttl <= 0:
-            return answer
+            return
         until = self._clock() + ttl
-        size = _size(key, reason or "")
-        mark = self._put(self._missing, key, (size, answer.generation, until, reason, permanent))
-        return attrs.evolve(answer, expires=until if mark else 0.0, mark=mark)
+        entry = (_size(key, reason or ""), answer.generation, until, reason, permanent)
+        mark = self._put(self._missing, key, entry)
+        if mark and reason is None:
+            answer.mark, answer.expires = mark, until
 
     def _put(self, store: _Store, key: Hashable, entry: tuple[Any, ...]) -> int:
         """The new entry's mark; 0 when it is larger than the whole store."""
@@ -264,4 +270,9 @@ class AnswerCache:
         """The map's TTL, capped by the source's; the jitter only ever shortens it."""
         if given is not None and given < ttl:
             ttl = given
-        return ttl * (1.0 - self.options.jitter * self._chance())
+        return max(ttl, 0.0) * (1.0 - self.options.jitter * self._chance())
+
+    def _pause(self, failure: Failure) -> float:
+        """For how long a failure is remembered: as long as the source said, else ``error_ttl``."""
+        ttl = self.options.error_ttl
+        return ttl if failure.ttl is None or ttl <= 0 else min(failure.ttl, _LONGEST_FAILURE)

@@ -23,6 +23,7 @@ class _Walk:
 
     ttl: float | None = None
     failure: Failure | None = None
+    failed: str = ""
 
     def take(self, step: Step, answer: Answered, query: Query) -> Outcome | None:
         """Weigh one step's answer; an outcome ends the walk.
@@ -33,13 +34,12 @@ class _Walk:
         if type(answer) is NotAsked:
             return None
         if type(answer) is TempFail or type(answer) is PermFail:
-            if self.failure is not None:
-                return None if step.on_error == "next" else self.failure
+            if self.failure is None:
+                self.failure, self.failed = answer, step.name
             if step.on_error == "next":
-                self.failure = answer
                 return None
-            query.answered_by = step.name
-            return answer
+            query.answered_by = self.failed
+            return self.failure
         ttl = answer.ttl  # type: ignore[union-attr]
         if ttl is not None and (self.ttl is None or ttl < self.ttl):
             self.ttl = ttl
@@ -53,8 +53,9 @@ class _Walk:
         query.answered_by = step.name
         return NotFound(self.ttl)
 
-    def end(self) -> Failure | Miss:
+    def end(self, query: Query) -> Failure | Miss:
         """What the chain answers when no step did."""
+        query.answered_by = self.failed
         return self.failure if self.failure is not None else Miss(self.ttl)
 
 
@@ -72,7 +73,7 @@ class InlineChain:
             outcome = walk.take(step, step.resolve(query), query)
             if outcome is not None:
                 return outcome
-        return walk.end()
+        return walk.end(query)
 
 
 @attrs.define(eq=False)
@@ -101,7 +102,7 @@ class WaitingChain:
             outcome = walk.take(step, answer, query)
             if outcome is not None:
                 return outcome
-        return walk.end()
+        return walk.end(query)
 
     async def resolve(self, query: Query) -> Outcome | Miss:
         """As `InlineChain.resolve`."""

@@ -43,6 +43,11 @@ class Flight:
         """Wait for the answer too."""
         self._waiters.append(answered)
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for the answer."""
+        return len(self._waiters)
+
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         """Call something unless the lookup has landed by then."""
         self._timers.append(asyncio.get_running_loop().call_later(seconds, call))

@@ -28,10 +28,11 @@ __all__ = ["Generation", "Map", "Observer"]
 #: Called after every lookup: query, outcome, who answered, seconds (the hook `query_resolved`).
 Observer = Callable[[Query, Outcome, str, float], None]
 
-#: Seconds past its deadline after which a lookup that ignores being cancelled is given up.
+#: Seconds past its deadline, or its cancellation, after which a lookup that ignores it is given up.
 _OVERDUE: Final = 0.25
 
 _TIMED_OUT: Final = TempFail("timed out")
+_STOPPED: Final = TempFail("shutting down")
 
 
 @attrs.define(eq=False)
@@ -139,22 +140,19 @@ class Map:
             if answer is not None:
                 if answer.refresh and chain.can_wait and key not in generation.flights:
                     self._renew(query, key, generation)
-                if answer.stale:
-                    self._note_stale()
-                return answer
+                return self._note(answer)
         if isinstance(chain, InlineChain):
-            return self._settle(chain.resolve(query), query, key, generation)
+            return self._note(self._settle(chain.resolve(query), query, key, generation))
         flight = generation.flights.get(key) if key is not None else None
         if flight is not None:
             answer = cache.stale(key, generation.number) if flight.early and cache is not None else None
             if answer is None:
                 flight.join(answered)
                 return None
-            self._note_stale()
-            return answer
+            return self._note(answer)
         begun = chain.begin(query)
         if not callable(begun):
-            return self._settle(begun, query, key, generation)
+            return self._note(self._settle(begun, query, key, generation))
         self._depart(query, key, generation, begun).join(answered)
         return None
 
@@ -183,20 +181,17 @@ class Map:
         if generation is self._current:
             answer = cache.keep(key, answer)
         if failed:
-            stale = cache.stale(key, generation.number)
-            if stale is not None:
-                self._note_stale()
-                return stale
+            return cache.stale(key, generation.number) or answer
         return answer
 
     def _depart(self, query: Query, key: Hashable, generation: Generation, rest: Callable[[], Any]) -> Flight:
         """Let the part of the lookup that waits run on its own."""
         flight = Flight()
-        if key is not None:
-            generation.flights[key] = flight
+        place: Hashable = key if key is not None else flight  # not to be joined, but known to `stop`
+        generation.flights[place] = flight
 
         async def lookup() -> None:
-            outcome: Outcome | Miss = TempFail("shutting down")
+            outcome: Outcome | Miss = _STOPPED
             try:
                 outcome = await rest()
             except Exception:
@@ -208,9 +203,10 @@ class Map:
         def land(outcome: Outcome | Miss) -> None:
             if flight.landed:
                 return
-            if generation.flights.get(key) is flight:
-                del generation.flights[key]
-            flight.land(self._settle(outcome, query, key, generation))
+            if generation.flights.get(place) is flight:
+                del generation.flights[place]
+            answer = self._settle(outcome, query, key, generation)
+            flight.land(self._note(answer, flight.waiting))
 
         def give_up() -> None:
             self._log.error("a lookup ignored its deadline and was given up")
@@ -225,8 +221,7 @@ class Map:
             def tell_stale() -> None:
                 stale = cache.stale(key, generation.number)
                 if stale is not None:
-                    self._note_stale()
-                    flight.tell(stale)
+                    flight.tell(self._note(stale, flight.waiting))
 
             flight.after(self.options.stale_wait, tell_stale)
         return flight
@@ -241,15 +236,18 @@ class Map:
         else:
             self._settle(begun, again, key, generation)
 
-    def _note_stale(self) -> None:
-        self.stale_answers += 1
-        repeats = self._said.now("stale", self.clock())
-        if repeats is not None:
-            self._log.warning(
-                "map %s: the chain fails; answers served stale: %d more since the last such line",
-                self.name,
-                repeats,
-            )
+    def _note(self, answer: Answer, times: int = 1) -> Answer:
+        """Count and log an answer that is told `times` times, if it is a stale one."""
+        if answer.stale and times:
+            self.stale_answers += times
+            repeats = self._said.now("stale", self.clock())
+            if repeats is not None:
+                self._log.warning(
+                    "map %s: the chain fails; answers served stale: %d more since the last such line",
+                    self.name,
+                    repeats,
+                )
+        return answer
 
     async def lookup(self, query: Query, generation: Generation | None = None) -> Outcome:
         """The outcome, waited for."""
@@ -262,7 +260,15 @@ class Map:
         answer = self.ask(query, answered, generation)
         return answer.outcome if answer is not None else await future
 
-    async def stop(self) -> None:
-        """End the lookups under way; whoever waits for one is told of a temporary failure."""
-        tasks = [task for flight in list(self._current.flights.values()) if (task := flight.abandon())]
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def stop(self, generation: Generation | None = None) -> None:
+        """End the lookups under way, of the present generation or of the one that was replaced;
+        whoever waits for one is told of a temporary failure."""
+        under_way = (generation or self._current).flights
+        flights = list(under_way.values())
+        tasks = [task for flight in flights if (task := flight.abandon())]
+        if tasks:
+            await asyncio.wait(tasks, timeout=_OVERDUE)
+        for flight in flights:  # one had not begun, one ignores being cancelled
+            if not flight.landed:
+                flight.land(Answer(_STOPPED))
+        under_way.clear()

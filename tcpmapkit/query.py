@@ -49,6 +49,15 @@ def _check_value(instance: object, attribute: attrs.Attribute[str], value: objec
             raise ValueError("a value found is not valid UTF-8") from None
 
 
+def _check_ttl(instance: object, attribute: attrs.Attribute[float | None], ttl: object) -> None:
+    if ttl is None:
+        return
+    if not isinstance(ttl, (int, float)):
+        raise TypeError(f"a TTL is a number of seconds or None, not {type(ttl).__name__}")
+    if ttl != ttl:
+        raise ValueError("a TTL that is no number")
+
+
 @attrs.frozen
 class Found:
     """The key exists.
@@ -62,7 +71,7 @@ class Found:
     """
 
     value: str = attrs.field(validator=_check_value)
-    ttl: float | None = None
+    ttl: float | None = attrs.field(default=None, validator=_check_ttl)
     values: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     separator: str = attrs.field(default=",", kw_only=True)
 
@@ -79,7 +88,7 @@ class Found:
 class NotFound:
     """The source is authoritative and has no such key. `ttl`: for how many seconds that holds."""
 
-    ttl: float | None = None
+    ttl: float | None = attrs.field(default=None, validator=_check_ttl)
 
 
 @attrs.frozen
@@ -89,16 +98,16 @@ class TempFail:
     `ttl`: for how many seconds the source asks not to be asked again (Retry-After).
     """
 
-    reason: str
-    ttl: float | None = None
+    reason: str = attrs.field(converter=str)
+    ttl: float | None = attrs.field(default=None, validator=_check_ttl)
 
 
 @attrs.frozen
 class PermFail:
     """Misconfigured: asking again will not help. Postfix defers all the same."""
 
-    reason: str
-    ttl: float | None = None
+    reason: str = attrs.field(converter=str)
+    ttl: float | None = attrs.field(default=None, validator=_check_ttl)
 
 
 @attrs.frozen
@@ -108,7 +117,7 @@ class Miss:
     A bare ``None`` says the same without a time.
     """
 
-    ttl: float | None = None
+    ttl: float | None = attrs.field(default=None, validator=_check_ttl)
 
 
 Failure = TempFail | PermFail
@@ -121,6 +130,10 @@ class LookupTempFail(Exception):
     `ttl`: for how many seconds the source asks not to be asked again.
     """
 
+    # Also for a subclass that does not call this class's __init__.
+    reason: str = "lookup failed"
+    ttl: float | None = None
+
     def __init__(self, reason: str, ttl: float | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -129,6 +142,8 @@ class LookupTempFail(Exception):
 
 class LookupPermFail(Exception):
     """Raised by a resolver that is misconfigured; the same as returning `PermFail`."""
+
+    reason: str = "lookup failed"
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -56,6 +56,10 @@ INTERNAL_ERROR: Final = TempFail("internal error")
 
 _MISS: Final = Miss()
 
+#: What a resolver lets escape by mistake: a cancellation of something of its own, which nobody asked
+#: this lookup to take, or an exit, which is not a resolver's to ask for.
+_STRAY: Final = (asyncio.CancelledError, SystemExit)
+
 
 class NotAsked:
     """The query is not for this step: no miss of its own, which `authoritative` would make final."""
@@ -106,8 +110,8 @@ class Step:
     failures: int = 0
     _said: Seldom = attrs.Factory(Seldom)
 
-    def _prepare(self, query: Query) -> Query | Miss | NotAsked:
-        """What the resolver is asked for this query, or why it is not."""
+    def _prepare(self, query: Query) -> Query | NotAsked:
+        """The query as this step's templates see it: its key folded; or that it is not for this step."""
         key = query.key
         if query.partial and not self.partial_keys:
             return NOT_ASKED
@@ -119,12 +123,14 @@ class Step:
             folded = self.fold(key)
             if folded != key:
                 query = query.with_key(folded)
-        if self.key is not None:
-            asked = self.key(query)
-            if asked is None:
-                return _MISS
-            query = query.with_key(asked)
         return query
+
+    def _to_ask(self, own: Query) -> Query | None:
+        """What the resolver is asked; None when the ``key`` template has no text for this query."""
+        if self.key is None:
+            return own
+        key = self.key(own)
+        return own.with_key(key) if key is not None else None
 
     def _covers(self, domain: str | None) -> bool:
         assert self.domains is not None
@@ -138,11 +144,11 @@ class Step:
                 return True
         return False
 
-    def _finish(self, answer: object, asked: Query) -> Outcome | Miss:
-        """The resolver's answer as the chain takes it; never raises."""
+    def _finish(self, answer: object, own: Query) -> Outcome | Miss:
+        """The resolver's answer as the chain takes it."""
         kind = type(answer)
         if kind is Found:
-            return self._apply_result(answer, asked) if self.result is not None else answer  # type: ignore[arg-type,return-value]
+            return self._apply_result(answer, own) if self.result is not None else answer  # type: ignore[arg-type,return-value]
         if answer is None:
             return NotFound() if self.authoritative else _MISS
         if kind is Miss:
@@ -151,17 +157,14 @@ class Step:
             return answer  # type: ignore[return-value]
         if kind is TempFail or kind is PermFail:
             return self._fail(answer)  # type: ignore[arg-type]
-        if self._said.now("rubbish", asked.clock()) is not None:
+        if self._said.now("rubbish", own.clock()) is not None:
             self.logger.error("%s answered a %s, which is no outcome: a bug of it", self.name, kind.__name__)
         return self._fail(INTERNAL_ERROR)
 
-    def _apply_result(self, found: Found, asked: Query) -> Outcome | Miss:
+    def _apply_result(self, found: Found, own: Query) -> Outcome | Miss:
         assert self.result is not None
-        texts = [self.result.result(asked, value) for value in found.values or (found.value,)]
-        try:
-            joined = Found.joined((text for text in texts if text), found.separator, found.ttl)
-        except ValueError as error:
-            return self._raised(error, asked)
+        texts = [self.result.result(own, value) for value in found.values or (found.value,)]
+        joined = Found.joined((text for text in texts if text), found.separator, found.ttl)
         if type(joined) is Found:
             return joined
         return NotFound(found.ttl) if self.authoritative else Miss(found.ttl)
@@ -170,28 +173,27 @@ class Step:
         self.failures += 1
         return _MISS if self.on_error == "ignore" else failure
 
-    def _raised(self, error: Exception, asked: Query) -> Outcome | Miss:
+    def _raised(self, error: BaseException, own: Query) -> Outcome | Miss:
         """An exception as the failure that it means."""
         if isinstance(error, LookupTempFail):
-            return self._fail(TempFail(error.reason, error.ttl))
+            ttl = error.ttl if isinstance(error.ttl, (int, float)) else None
+            return self._fail(TempFail(error.reason, ttl))
         if isinstance(error, LookupPermFail):
             return self._fail(PermFail(error.reason))
         if isinstance(error, TimeoutError):
             return self._fail(TempFail("timed out"))
         if isinstance(error, TooBusy):
             return self._fail(TempFail("busy"))
-        repeats = self._said.now(type(error).__name__, asked.clock())
+        repeats = self._said.now(type(error).__name__, own.clock())
         if repeats is not None:
             more = f" (and {repeats} more since the last such line)" if repeats else ""
             self.logger.error("%s raised %s%s", self.name, type(error).__name__, more, exc_info=error)
         return self._fail(INTERNAL_ERROR)
 
-    def _traced(
-        self, query: Query, asked: Query | Miss | NotAsked, answer: Answered, began: float
-    ) -> Answered:
+    def _traced(self, query: Query, asked: Query | None, answer: Answered, began: float) -> Answered:
         assert query.trace is not None
         outcome = None if isinstance(answer, NotAsked) else answer
-        key = asked.key if isinstance(asked, Query) else query.key
+        key = asked.key if asked is not None else query.key
         query.trace.append(StepTrace(self.name, key, outcome, query.clock() - began))
         return answer
 
@@ -209,15 +211,19 @@ class InlineStep(Step):
     def resolve(self, query: Query) -> Answered:
         """An outcome, a miss, or that this step was not asked; never raises."""
         began = query.clock()
-        asked = self._prepare(query)
+        own = self._prepare(query)
+        asked: Query | None = None
         answer: Answered
-        if type(asked) is not Query:
-            answer = self._finish(None, query) if type(asked) is Miss else NOT_ASKED
+        if isinstance(own, NotAsked):
+            answer = NOT_ASKED
         else:
             try:
-                answer = self._finish(self.resolver.resolve(asked), asked)
+                asked = self._to_ask(own)
+                answer = self._finish(self.resolver.resolve(asked) if asked is not None else None, own)
             except Exception as error:
-                answer = self._raised(error, asked)
+                answer = self._raised(error, own)
+            except _STRAY as error:
+                answer = self._raised(error, own)
             if query.clock() - began > SLOW_CALL:
                 self._note_slow(query.clock() - began, query.clock())
         return answer if query.trace is None else self._traced(query, asked, answer, began)
@@ -244,15 +250,17 @@ class WaitingStep(Step):
     async def resolve(self, query: Query) -> Answered:
         """As `InlineStep.resolve`, within the step's time-out."""
         began = query.clock()
-        asked = self._prepare(query)
+        own = self._prepare(query)
+        asked: Query | None = None
         answer: Answered
-        if type(asked) is not Query:
-            answer = self._finish(None, query) if type(asked) is Miss else NOT_ASKED
+        if isinstance(own, NotAsked):
+            answer = NOT_ASKED
         else:
-            answer = await self._ask(asked)
+            asked = self._to_ask(own)
+            answer = self._finish(None, own) if asked is None else await self._ask(asked, own)
         return answer if query.trace is None else self._traced(query, asked, answer, began)
 
-    async def _ask(self, asked: Query) -> Outcome | Miss:
+    async def _ask(self, asked: Query, own: Query) -> Outcome | Miss:
         left = asked.time_left()
         limit = left
         if self.timeout is not None:
@@ -266,13 +274,12 @@ class WaitingStep(Step):
         try:
             async with asyncio.timeout(limit if limit != float("inf") else None):
                 if self.pool is not None:
-                    return self._finish(await self.pool.run(self.resolver.resolve, asked), asked)
-                return self._finish(await self.resolver.resolve(asked), asked)
+                    return self._finish(await self.pool.run(self.resolver.resolve, asked), own)
+                return self._finish(await self.resolver.resolve(asked), own)
         except Exception as error:
-            return self._raised(error, asked)
-        except asyncio.CancelledError as error:
+            return self._raised(error, own)
+        except _STRAY as error:
             task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            # Nobody cancelled this lookup: the resolver let a cancellation of its own escape.
-            return self._raised(RuntimeError(f"a stray {type(error).__name__}"), asked)
+            return self._raised(error, own)
