@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import date, datetime, time
 from difflib import get_close_matches
 from typing import Any
@@ -91,19 +91,16 @@ def _type_of(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """A hint with the known word that is closest, when one is; a secret is compared with none."""
+    close = [] if isinstance(word, Secret) else get_close_matches(word, sorted(known), 1)
+    return f"did you mean {close[0]!r}?" if close else None
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """A hint with the known word that is closest, or with all of them when none is close."""
+    """A hint with the known word that is closest, or with all of them when none is."""
     names = sorted(known)
-    close = get_close_matches(word, names, 1)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return "known: " + ", ".join(names) if names else None
-
-
-def closest(value: str, words: Sequence[str]) -> str | None:
-    """A hint with the word that is closest, when one is close."""
-    close = get_close_matches(value, words, 1)
-    return None if isinstance(value, Secret) or not close else f"did you mean {close[0]!r}?"
+    return closest(word, names) or ("known: " + ", ".join(names) if names else None)
 
 
 def unknown_key(name: str, value: Any, known: Iterable[str], section: str | None) -> ConfigError:

@@ -48,12 +48,12 @@ def _option(help: str, default: Any = attrs.NOTHING, **more: Any) -> Any:  # noq
 
 def _deadline(instance: object, attribute: Any, value: float | None) -> None:
     if value is not None and not 0 < value <= LONGEST_DEADLINE:
-        raise ValueError(f"it is more than 0 and at most {LONGEST_DEADLINE:g} seconds")
+        raise ValueError(f"must be more than 0 and at most {LONGEST_DEADLINE:g} seconds")
 
 
 def _positive(instance: object, attribute: Any, value: float) -> None:
     if value <= 0:
-        raise ValueError("it is more than 0")
+        raise ValueError("must be more than 0")
 
 
 def _not_empty(instance: object, attribute: Any, value: object) -> None:
@@ -63,7 +63,7 @@ def _not_empty(instance: object, attribute: Any, value: object) -> None:
 
 def _fraction(instance: object, attribute: Any, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError("it is from 0 to 1")
+        raise ValueError("must be from 0 to 1")
 
 
 def _delimiters(instance: object, attribute: Any, value: str) -> None:
@@ -78,9 +78,7 @@ def _domains(instance: object, attribute: Any, value: tuple[str, ...] | None) ->
     _not_empty(instance, attribute, value)
     for index, domain in enumerate(value):
         if not domain.strip(".") or "@" in domain or any(map(str.isspace, domain)):
-            raise ConfigError(
-                "it is not a domain", path=(index,), hint='such as "example.org", ".example.org"'
-            )
+            raise ConfigError("not a domain", path=(index,), hint='such as "example.org", ".example.org"')
 
 
 def _none_for_false(value: Any) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -49,10 +50,11 @@ Read = Callable[[Any], Any]
 
 @attrs.frozen
 class Plan:
-    """How a table is read: a reader for each option, and which of them must be there."""
+    """How a table is read: a reader for each option, which must be there, which hold secrets."""
 
     readers: Mapping[str, Read]
     required: tuple[str, ...]
+    secret: tuple[str, ...]
 
 
 class Reader:
@@ -103,6 +105,7 @@ class Reader:
         return Plan(
             {option.name: self._option_reader(option) for option in options},
             tuple(option.name for option in options if option.required),
+            tuple(option.name for option in options if _is_secret(option.annotation)),
         )
 
     def plan_of(self, cls: type) -> Plan:
@@ -131,6 +134,8 @@ class Reader:
             try:
                 read = plan.readers.get(name)
                 if read is None:
+                    if get_close_matches(name, plan.secret, 1):
+                        self.secrets.paths.add(tuple(self.path))
                     raise unknown_key(name, value, plan.readers, section)
                 fields[name] = read(value)
             except ConfigError as error:
@@ -276,6 +281,11 @@ class Reader:
 
 def _origin(kind: Any) -> Any:
     return get_origin(kind)
+
+
+def _is_secret(kind: Any) -> bool:
+    arguments = get_args(kind)
+    return (get_origin(kind) is Annotated and "secret" in arguments[1:]) or any(map(_is_secret, arguments))
 
 
 def _as_hook(read: Read) -> Callable[[Any, Any], Any]:

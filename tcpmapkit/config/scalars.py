@@ -49,7 +49,7 @@ def parse_duration(value: Any) -> float:
     else:
         raise wrong('a duration such as "5s" or a number of seconds', value)
     if not 0 <= seconds < math.inf:
-        raise ConfigError(f"{show(value)} is not a duration", hint="it is not negative and not endless")
+        raise ConfigError(f"{show(value)} is not a duration", hint="must be neither negative nor endless")
     return seconds
 
 
@@ -63,7 +63,7 @@ def parse_size(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise wrong('a size such as "64MiB" or a number of bytes', value)
     if value < 0:
-        raise ConfigError(f"{show(value)} is not a size", hint="it is not negative")
+        raise ConfigError(f"{show(value)} is not a size", hint="must not be negative")
     return value
 
 

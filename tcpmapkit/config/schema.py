@@ -62,11 +62,12 @@ def config_schema(types: Mapping[str, ResolverType]) -> Schema:
     schema = _table(options_of(Config))
     maps = schema["properties"]["maps"]
     maps["propertyNames"] = {"pattern": r"^\S+$"}
+    branches = [_branch(types[name]) for name in sorted(types)]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "tcpmapkit.toml",
         **schema,
-        "$defs": {"resolver": {"oneOf": [_branch(types[name]) for name in sorted(types)]}},
+        "$defs": {"resolver": {"oneOf": branches} if branches else False},
     }
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tcpmapkit.config.availability import not_available
 from tcpmapkit.config.document import Document, locate
 from tcpmapkit.config.environment import expand
-from tcpmapkit.config.masking import Secret
 from tcpmapkit.config.mistakes import KeyMistake, did_you_mean, show, under, wrong
 from tcpmapkit.config.model import (
     Config,
@@ -67,9 +66,11 @@ def structure(
     errors += structuring.errors
     for error in errors:
         locate(document, error)
-    # A variable that is not set is met again where its string is read.
-    unique = {(error.path, error.message): error for error in reversed(errors)}
-    return config, sorted(unique.values(), key=lambda error: (error.line or 0, error.column or 0))
+    # A variable that is not set is met again where its string is read: the first is enough.
+    unique: dict[Any, ConfigError] = {}
+    for error in sorted(errors, key=lambda error: (error.line or 0, error.column or 0)):
+        unique.setdefault((error.path, error.message), error)
+    return config, list(unique.values())
 
 
 class _Structuring:
@@ -95,10 +96,10 @@ class _Structuring:
         )
 
     def section(self, name: str, cls: type, table: Any) -> dict[str, Any]:
-        with_errors = self.reader.fields(self.reader.plan_of(cls), table, name)
-        for error in with_errors[1]:
+        fields, errors = self.reader.fields(self.reader.plan_of(cls), table, name)
+        for error in errors:
             self.errors += under(error, name)
-        return with_errors[0]
+        return fields
 
     def server(self, table: Any) -> ServerConfig:
         written = isinstance(table, dict) and "max_connections" in table
@@ -116,7 +117,7 @@ class _Structuring:
                     # What else it says is about a protocol that is not there.
                     errors = [error for error in errors if error.path == ("protocol",)]
                 else:
-                    errors += _listener_mistakes(fields, maps)
+                    errors += _listener_mistakes(fields, table, maps)
             if errors:
                 raise ConfigErrors(errors)
             return ListenerConfig(**fields, path=path)
@@ -227,8 +228,7 @@ class _Structuring:
         if resolver_type is None:
             if not_available("resolvers", "type", name):
                 raise ConfigError(f"{show(name)} is not available in this version")
-            hint = None if isinstance(name, Secret) else did_you_mean(name, self.types)
-            raise ConfigError(f"unknown resolver type {show(name)}", hint=hint)
+            raise ConfigError(f"unknown resolver type {show(name)}", hint=did_you_mean(name, self.types))
         options = type_options(resolver_type)
         try:
             plan = self.reader.plan((*STEP_OPTIONS, *options))
@@ -273,12 +273,17 @@ class _Structuring:
         return tuple(kept)
 
 
-def _listener_mistakes(fields: Mapping[str, Any], maps: Mapping[str, Any]) -> list[ConfigError]:
-    """What is wrong between the options of one listener, and between it and the maps."""
+def _listener_mistakes(
+    fields: Mapping[str, Any], table: Mapping[str, Any], maps: Mapping[str, Any]
+) -> list[ConfigError]:
+    """What is wrong between the options of one listener, and between it and the maps.
+
+    `fields` holds what is right in its `table`.
+    """
     errors = []
     name, endpoint = fields.get("map"), fields.get("endpoint")
     if name is not None and name not in maps:
-        hint = None if isinstance(name, Secret) else did_you_mean(name, maps)
+        hint = did_you_mean(name, maps)
         errors.append(ConfigError(f"there is no map {show(name)}", path=("map",), hint=hint))
     if endpoint is not None and endpoint.kind == "unix":
         errors.append(
@@ -286,7 +291,7 @@ def _listener_mistakes(fields: Mapping[str, Any], maps: Mapping[str, Any]) -> li
                 "tcp_table has no unix sockets", path=("endpoint",), hint='such as "inet:127.0.0.1:4242"'
             )
         )
-    elif endpoint is not None and not endpoint.loopback and not fields.get("allow"):
+    elif endpoint is not None and not endpoint.loopback and not table.get("allow"):
         errors.append(
             ConfigError(
                 "an endpoint that is not on loopback needs `allow`",
