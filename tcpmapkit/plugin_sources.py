@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
+from errno import ENOTDIR
 from importlib.metadata import EntryPoint, PackageNotFoundError, version
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -45,6 +47,8 @@ def drop_in_files(directory: Path) -> list[Path]:
     """The ``.py`` files of the directory. Raises `ConfigError` when others can write to it or to one."""
     try:
         _refuse_writable_by_others(directory)
+        if not directory.is_dir():
+            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR))
         files = sorted(directory.glob("*.py"))
         for file in files:
             _refuse_writable_by_others(file)
@@ -76,5 +80,10 @@ def import_file(file: Path) -> object:
     if spec is None or spec.loader is None:
         raise ImportError(f"{file} is not a Python file")
     module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # where the annotations of its classes are looked up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
     return module

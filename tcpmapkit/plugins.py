@@ -11,7 +11,6 @@ import importlib
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -25,6 +24,7 @@ from tcpmapkit import hookspecs
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.plugin_sources import Origin, drop_in_files, entry_origin, import_file, own_version
 from tcpmapkit.query import Outcome, Query
+from tcpmapkit.seldom import Seldom
 
 __all__ = ["BUILT_IN", "BrokenPlugin", "Plugins", "ResolverType", "load_plugins", "order_steps"]
 
@@ -105,15 +105,19 @@ class Plugins:
     @property
     def query_resolved(self) -> Callable[[Query, Outcome, str, float], None] | None:
         """The call that tells every observer of a lookup; None when no plugin observes."""
-        if not self._plugins.hook.query_resolved.get_hookimpls():
+        observers = tuple(self._implementations("query_resolved"))
+        if not observers:
             return None
-        call = self._plugins.hook.query_resolved
+        said = Seldom()
 
         def tell(query: Query, outcome: Outcome, resolver: str, elapsed: float) -> None:
-            try:
-                call(query=query, outcome=outcome, resolver=resolver, elapsed=elapsed)
-            except Exception:
-                _log.exception("a plugin's query_resolved failed")
+            for plugin, observe in observers:
+                try:
+                    observe(query=query, outcome=outcome, resolver=resolver, elapsed=elapsed)
+                except Exception:
+                    repeats = said.now(plugin, query.clock())
+                    if repeats is not None:
+                        _log.exception("plugin %s: query_resolved failed (%d more)", plugin, repeats)
 
         return tell
 
@@ -143,24 +147,25 @@ class Plugins:
     def load(self, origin: Origin, find: Callable[[], object]) -> None:
         """Import one plugin by `find`, register it and take the types that it offers, or report it."""
         offered: dict[str, ResolverType] = {}
-        plugin: object | None = None
+        registered = False
         try:
+            taken = self.loaded.get(origin.name)
+            if taken is not None:
+                whose = f"{origin.name!r} of {origin.distribution}"
+                raise ValueError(f"the plugin name {whose} is taken by {taken[0]}")
             plugin = find()
             _refuse_misused_markers(plugin)
             self._plugins.register(plugin, name=origin.name)
+            registered = True
             self._plugins.check_pending()
-            for implementation in self._plugins.hook.register_resolvers.get_hookimpls():
-                if implementation.plugin is plugin:
-                    implementation.function(
-                        *(self._register(origin, offered),) * len(implementation.argnames)
-                    )
-        except Exception as error:
-            if plugin is not None:
-                with suppress(ValueError, AssertionError):
-                    self._plugins.unregister(plugin)
-            self._broken.append(
-                BrokenPlugin(origin.name, origin.distribution, origin.version, _describe(error))
-            )
+            for name, offer in self._implementations("register_resolvers"):
+                if name == origin.name:
+                    offer(register=self._register(origin, offered))
+        except (Exception, SystemExit) as error:
+            if registered:
+                self._plugins.unregister(name=origin.name)
+            broken = BrokenPlugin(origin.name, origin.distribution, origin.version, _describe(error))
+            self._broken.append(broken)
         else:
             self._types.update(offered)
             self.loaded[origin.name] = (origin.distribution, origin.version, origin.source)
@@ -236,12 +241,21 @@ _MARK = f"{hookspecs.PROJECT}_impl"
 
 def _refuse_misused_markers(plugin: object) -> None:
     """What pluggy lets pass in silence: a `resolve` that would stand in no chain, a default that
-    would always win, an entry point that names no module."""
+    would always win, a coroutine that nobody awaits, a wrapper around a hook that is not called
+    through pluggy, an entry point that names no module."""
     if not inspect.ismodule(plugin):
         raise TypeError(f"the entry point names {plugin!r}, not a module with hookimpls")
-    for name, function in inspect.getmembers(plugin, lambda member: hasattr(member, _MARK)):
+    for attribute, function in inspect.getmembers(plugin, inspect.isroutine):
+        options = getattr(function, _MARK, None)
+        if not isinstance(options, dict):
+            continue
+        name = options.get("specname") or attribute
         if name == "resolve":
             raise TypeError("`resolve` as a module's hook: register a resolver type; TOML puts it in a chain")
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(f"hook {name} is a coroutine function, which nobody would await")
+        if options.get("wrapper") or options.get("hookwrapper"):
+            raise TypeError(f"hook {name} is a wrapper: each plugin's hooks are called on their own")
         defaulted = [
             parameter.name
             for parameter in inspect.signature(function).parameters.values()
@@ -264,13 +278,14 @@ def order_steps(steps: Sequence[_Step], names: Sequence[str]) -> tuple[_Step, ..
     chain.add_hookspecs(hookspecs)
     for step, name in reversed(list(zip(steps, names, strict=True))):
         chain.register(step, name=name)
+        refuse_marked_resolver(step)
     chain.check_pending()
     ordered = reversed(chain.hook.resolve.get_hookimpls())
     return tuple(cast(_Step, implementation.plugin) for implementation in ordered)
 
 
 def refuse_marked_resolver(resolver: object) -> None:
-    """Refuse a resolver object whose `resolve` asks pluggy for a place in the order.
+    """Refuse a resolver object, or a step, whose `resolve` asks pluggy for a place in the order.
 
     A resolver needs no marker; a wrapper, ``tryfirst`` or ``trylast`` would be an order that is
     not the operator's. Raises `ConfigError`.

@@ -7,7 +7,7 @@ configuration is read, and a lookup only joins strings. ``{{`` and ``}}`` are br
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -21,6 +21,11 @@ __all__ = ["KEY_VARIABLES", "JsonTemplate", "Template", "Variable"]
 
 #: What the key of any query gives.
 KEY_VARIABLES = ("key", "local", "user", "extension", "domain")
+
+_LOCAL_VARIABLES = frozenset({"local", "user", "extension"})
+
+# What needs no quotes in a localpart (atext and dots, 8-bit text included, as in `tcpmapkit.keys`).
+_ATOMS = re.compile(r"([^\x00-\x20\x7f()<>@,;:\\\"\[\]]+)")
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
@@ -95,31 +100,59 @@ class Template:
         None when a variable is absent or empty, ``{key}`` excepted: then the step misses, as
         Postfix does with an empty ``%d``.
         """
-        return self._join(query, quote, {})
-
-    def result(self, query: Query, value: str) -> str | None:
-        """The text as a value to be answered: `value` is ``{value}``, localparts are quoted (RFC 5322)."""
-        given: dict[str, str] = {"value": value}
-        for name in ("local", "user"):
-            local = getattr(query, name)
-            if local:
-                given[name] = quote_localpart(local)
-        return self._join(query, _unchanged, given)
-
-    def _join(self, query: Query, quote: Callable[[str], str], given: Mapping[str, str]) -> str | None:
         text = ""
         for part in self.parts:
             if isinstance(part, str):
                 text += part
                 continue
-            name = part.name
-            found: str | None = given.get(name)
+            found = self._find(part.name, query)
             if found is None:
-                found = getattr(query, name) if name in KEY_VARIABLES else query.attributes.get(name)
-            if not found and name != "key":
                 return None
-            text += quote(found or "")
+            text += quote(found)
         return text
+
+    def result(self, query: Query, value: str) -> str | None:
+        """The text as a value to be answered: `value` is ``{value}``, localparts are quoted (RFC 5322).
+
+        The localpart that the template makes is quoted as a whole, its literal text included
+        (``{user}+{extension}@example.net``), and only when a variable in it needs that.
+        """
+        text = local = ""
+        odd = False
+        for part in self._cut_at_atoms():
+            if isinstance(part, Variable) and part.name in _LOCAL_VARIABLES:
+                found = getattr(query, part.name)
+                if not found:
+                    return None
+                local += found
+                odd = odd or quote_localpart(found) != found
+            elif isinstance(part, str) and _ATOMS.fullmatch(part):
+                local += part
+            else:
+                found = part if isinstance(part, str) else self._find(part.name, query, value)
+                if found is None:
+                    return None
+                text += (quote_localpart(local) if odd else local) + found
+                local, odd = "", False
+        return text + (quote_localpart(local) if odd else local)
+
+    def _cut_at_atoms(self) -> Iterator[str | Variable]:
+        """The parts, the literal ones cut into what can belong to a localpart and what cannot."""
+        for part in self.parts:
+            if isinstance(part, str):
+                yield from filter(None, _ATOMS.split(part))
+            else:
+                yield part
+
+    @staticmethod
+    def _find(name: str, query: Query, value: str | None = None) -> str | None:
+        """A variable's text; None when it is absent or empty."""
+        if name == "key":
+            return query.key
+        if name == "value" and value is not None:
+            return value or None
+        found: str | None = getattr(query, name) if name in KEY_VARIABLES else query.attributes.get(name)
+        return found or None
 
 
 @attrs.frozen

@@ -37,6 +37,11 @@ class SmallPool:
         """
         if self._busy >= self._size:
             raise TooBusy(self._name)
+        if self._threads == self._busy:
+            # Before anything is counted: the system may have no thread left to give.
+            name = f"{self._name}-{self._threads + 1}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+            self._threads += 1
         self._busy += 1
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -64,9 +69,6 @@ class SmallPool:
                 self._busy -= 1
 
         self._calls.put(call)
-        if self._threads < self._busy:
-            self._threads += 1
-            threading.Thread(target=self._work, name=f"{self._name}-{self._threads}", daemon=True).start()
         return await future
 
     def _work(self) -> None:
