@@ -177,8 +177,11 @@ class Connection(asyncio.Protocol):
                 reply = self._answer(request, sought)
                 if reply is None:
                     break
-                sought = 0
                 replies.append(reply)
+                if codec.between_requests:
+                    drained = True
+                    break
+                sought = 0
                 size += len(reply)
                 if size >= MAX_HELD:
                     self._send(replies)

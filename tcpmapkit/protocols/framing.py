@@ -122,7 +122,11 @@ class LineBuffer:
                 buffer.clear()
             self._searched = len(buffer)
             return None
-        line = bytes(buffer[: end + 1])
-        del buffer[: end + 1]  # cheap: a bytearray gives up its front without moving the rest
+        if end + 1 == len(buffer):
+            line = bytes(buffer)
+            buffer.clear()
+        else:
+            line = bytes(buffer[: end + 1])
+            del buffer[: end + 1]  # cheap: a bytearray gives up its front without moving the rest
         self._searched = self._dropped = 0
         return TOO_LONG if length >= self._max_line else line

@@ -178,8 +178,8 @@ def decode(reply: bytes) -> Found | NotFound | TempFail:
 
     Raises `ProtocolError` for what Postfix calls a malformed reply, and where it waits for the newline.
     """
-    if len(reply) > MAX_REPLY or reply[-1:] != b"\n":
-        raise ProtocolError(f"no end of reply within {MAX_REPLY} bytes")
+    if len(reply) > MAX_REPLY or reply.find(b"\n") != len(reply) - 1:
+        raise ProtocolError(f"a reply is one line of at most {MAX_REPLY} bytes")
     if len(reply) < 5 or not reply[:3].isdigit() or not reply[3:4].isspace():
         raise ProtocolError("a reply is three digits, white space, text")
     try:
