@@ -58,6 +58,12 @@ class Http:
 
 
 @attrs.define(eq=False)
+class Pin:
+    url: str
+    pin: Annotated[str, "secret"]
+
+
+@attrs.define(eq=False)
 class Group:
     resolvers: Chain
     other: Chain | None = None
@@ -78,6 +84,11 @@ class NoFields:
 @attrs.define(eq=False)
 class Unresolvable:
     option: NotImportedAnywhere  # type: ignore[name-defined]  # noqa: F821
+
+
+@attrs.define(eq=False)
+class NestsUnresolvable:
+    options: tuple[Unresolvable, ...] = ()
 
 
 @attrs.define(eq=False)

@@ -14,7 +14,7 @@ from tcpmapkit.config import config_schema
 from tcpmapkit.config.availability import NOT_AVAILABLE
 from tcpmapkit.plugins import load_plugins
 
-from .config_fakes import TYPES, Strange, Unresolvable, configure, resolver_type
+from .config_fakes import TYPES, NestsUnresolvable, Strange, Unresolvable, configure, resolver_type
 from .test_config_structure import GOOD, SEVEN
 
 SCHEMA = config_schema(TYPES)
@@ -105,7 +105,7 @@ def test_only_what_is_available_appears() -> None:
     assert shown["server"]["workers"]["const"] == 1
 
 
-@pytest.mark.parametrize("factory", [Unresolvable, Strange])
+@pytest.mark.parametrize("factory", [Unresolvable, Strange, NestsUnresolvable])
 def test_a_type_whose_options_cannot_be_read_does_not_spoil_the_schema(factory: Any) -> None:
     schema = config_schema({"odd": resolver_type("odd", factory)})
     [branch] = schema["$defs"]["resolver"]["oneOf"]

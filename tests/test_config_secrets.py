@@ -13,7 +13,7 @@ from tcpmapkit.config.masking import Secret, Secrets, sounds_secret
 from tcpmapkit.errors import ConfigErrors
 from tcpmapkit.template import Template
 
-from .config_fakes import TYPES, configure, mistakes
+from .config_fakes import TYPES, Pin, configure, mistakes, resolver_type
 
 STEP = "[maps.m]\n[[maps.m.resolvers]]\n"
 
@@ -198,3 +198,13 @@ def test_the_error_for_a_wrong_value_from_the_environment_says_where_it_came_fro
     assert mistakes(tmp_path, "[server]\ndeadline = '${D}'", {"D": "9 s"}) == [
         '2:12: server.deadline: the value from the environment is not a duration (such as "300ms", "5s", "2m", "1h", "7d")'
     ]
+
+
+def test_a_secret_stays_hidden_when_an_error_was_located_before_the_structuring(tmp_path: Path) -> None:
+    file = tmp_path / "tcpmapkit.toml"
+    file.write_text("[maps.m]\nresolvers=[{type='http', url=1, pin='hunter2!'}]\n")
+    document = read_document(file)
+    locate(document, ConfigError("early", path=("maps", "m")))
+    _, errors = structure(document, {"http": resolver_type("http", Pin)}, {})
+    assert [error.path[-1] for error in errors] == ["url"]
+    assert "unter2" not in str(errors[0])

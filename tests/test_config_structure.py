@@ -26,6 +26,7 @@ from tcpmapkit.errors import ConfigError, ConfigErrors
 from .config_fakes import (
     TYPES,
     NeedsItself,
+    NestsUnresolvable,
     Rule,
     Strange,
     TakesTimeout,
@@ -380,6 +381,7 @@ def test_a_wrong_option_of_a_map_is_left_at_its_default(tmp_path: Path) -> None:
     ("factory", "message"),
     [
         (Unresolvable, "resolver type 'odd' of example-plugin: its options cannot be read: NameError: "),
+        (NestsUnresolvable, "resolver type 'odd' of example-plugin: an option of it cannot be read: name "),
         (
             Strange,
             "resolver type 'odd' of example-plugin: an option of it cannot be read: complex is not a type",

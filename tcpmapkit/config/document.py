@@ -35,6 +35,7 @@ class Document:
     text: str = attrs.field(repr=False)
     data: Mapping[str, Any] = attrs.field(repr=False)
     secrets: Secrets = attrs.field(factory=Secrets, repr=False)
+    _spans: tuple[int, list[tuple[int, int]]] = attrs.field(default=(-1, []), init=False, repr=False)
 
     @property
     def directory(self) -> Path:
@@ -47,16 +48,18 @@ class Document:
         self.secrets.add_suspects(self.data)
         return Positions(self.text)
 
-    @cached_property
     def secret_spans(self) -> list[tuple[int, int]]:
-        """From where to where the text must not be shown. Asked for when all secrets are known."""
+        """From where to where the text must not be shown, by what is known to be secret so far."""
         paths = self.secrets.paths
-        return [
-            (span.start, span.end)
-            for path, span in self.positions.spans.items()
-            if any(path[:length] in paths for length in range(1, len(path) + 1))
-            or (sounds_secret(path[-1]) and self.positions.text[span.start] in "\"'[")
-        ]
+        if self._spans[0] != len(paths):
+            spans = [
+                (span.start, span.end)
+                for path, span in self.positions.spans.items()
+                if any(path[:length] in paths for length in range(1, len(path) + 1))
+                or (sounds_secret(path[-1]) and self.positions.text[span.start] in "\"'[")
+            ]
+            self._spans = (len(paths), spans)
+        return self._spans[1]
 
 
 def read_document(path: Path | str) -> Document:
@@ -124,7 +127,7 @@ def _source(document: Document, line: int, column: int) -> str:
     """A line for showing, the caret's column unchanged: secrets are masked at their own width."""
     characters = list(document.positions.line(line))
     first = document.positions.line_start(line)
-    for start, end in document.secret_spans:
+    for start, end in document.secret_spans():
         for offset in range(max(start, first), min(end, first + len(characters))):
             characters[offset - first] = "*"
     return _shown("".join(characters), column)

@@ -88,7 +88,7 @@ class Reader:
             (lambda kind: kind is Any, lambda kind: json_like),
             (lambda kind: kind is Map, lambda kind: string),
             (lambda kind: kind in (Chain, tuple[Chain, ...]), lambda kind: read_steps),
-            (lambda kind: kind is Endpoint, lambda kind: self._endpoint),
+            (lambda kind: kind is Endpoint, lambda kind: lambda value: parse_endpoint(value, directory)),
             (lambda kind: kind == Network, lambda kind: parse_network),
         )
         for fits, make in others:
@@ -274,9 +274,6 @@ class Reader:
         if not text or "\0" in text:
             raise ConfigError(f"{show(value)} is not a path")
         return self.directory / text
-
-    def _endpoint(self, value: Any) -> Endpoint:
-        return parse_endpoint(value, self.directory)
 
 
 def _origin(kind: Any) -> Any:

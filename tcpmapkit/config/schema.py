@@ -13,7 +13,6 @@ import attrs
 from tcpmapkit.config.model import Config, StepConfig
 from tcpmapkit.config.options import STEP_OPTIONS, Option, options_of, type_options
 from tcpmapkit.config.scalars import Endpoint, Network
-from tcpmapkit.errors import ConfigError
 from tcpmapkit.query import Chain, Map
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def _branch(resolver_type: ResolverType) -> Schema:
     try:
         options = type_options(resolver_type)
         schema = _table((*STEP_OPTIONS, *options))
-    except (ConfigError, TypeError):
+    except Exception:  # annotations that come from a plugin
         schema = _table(STEP_OPTIONS)
         schema["additionalProperties"] = True
     schema["properties"]["type"] = {

@@ -85,10 +85,13 @@ class _Structuring:
         top = self.reader.plan_of(Config)
         _, errors = self.reader.fields(top, data, "", apart=tuple(top.readers))
         self.errors += errors
-        names = data.get("maps", {})
+        names, server = data.get("maps", {}), data.get("server", {})
         return Config(
             file=self.document.path,
-            server=self.server(data.get("server", {})),
+            server=ServerConfig(
+                **self.section("server", ServerConfig, server),
+                max_connections_written=isinstance(server, dict) and "max_connections" in server,
+            ),
             listeners=self.listeners(data.get("listeners", []), names if isinstance(names, dict) else {}),
             maps=self.maps(names),
             log=LogConfig(**self.section("log", LogConfig, data.get("log", {}))),
@@ -97,13 +100,8 @@ class _Structuring:
 
     def section(self, name: str, cls: type, table: Any) -> dict[str, Any]:
         fields, errors = self.reader.fields(self.reader.plan_of(cls), table, name)
-        for error in errors:
-            self.errors += under(error, name)
+        self.errors += under(ConfigErrors(errors), name)
         return fields
-
-    def server(self, table: Any) -> ServerConfig:
-        written = isinstance(table, dict) and "max_connections" in table
-        return ServerConfig(**self.section("server", ServerConfig, table), max_connections_written=written)
 
     # Listeners
 
@@ -164,8 +162,7 @@ class _Structuring:
         path = ("maps", name)
         plan = self.reader.plan_of(MapConfig)
         fields, errors = self.reader.fields(plan, table, "maps", apart=("resolvers", "tests"))
-        for error in errors:
-            self.errors += under(error, *path)
+        self.errors += under(ConfigErrors(errors), *path)
         written = table.get("resolvers")
         if written == []:
             self.errors.append(ConfigError("there are no resolvers in it", path=(*path, "resolvers")))
@@ -254,8 +251,7 @@ class _Structuring:
         self.reader.path = list(path)
         errors: list[ConfigError] = []
         kept = self.each(values, read, errors)
-        for error in errors:
-            self.errors += under(error, *path)
+        self.errors += under(ConfigErrors(errors), *path)
         return kept
 
     def each(
