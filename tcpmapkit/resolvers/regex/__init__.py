@@ -1,0 +1,189 @@
+"""``regex``: the first matching rule wins; inline rules, or a pcre_table(5) or regexp_table(5) file.
+
+Agrees with Postfix on every table that loads. A rule that Postfix runs and we cannot run alike is an
+error when the table is loaded. Known difference: which text ``$n`` holds in a ``regexp`` rule where
+POSIX picks the longest of several alternatives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+from tcpmapkit import ConfigError, Found, PermFail, TempFail, hookimpl
+from tcpmapkit.errors import ConfigErrors
+from tcpmapkit.resolvers.postfix_lines import read_settled
+from tcpmapkit.resolvers.regex.engine import Engine, MatchFailed, Pcre2, PythonRe
+from tcpmapkit.resolvers.regex.rules import (
+    Condition,
+    Rule,
+    Rules,
+    answer,
+    check_flags,
+    compile_pattern,
+    compile_result,
+    find,
+)
+from tcpmapkit.resolvers.regex.table import TableReader
+from tcpmapkit.resolvers.regex.tree import PatternError, Untranslatable
+
+#: At most so often, in seconds, is a pattern at its match limit logged.
+_LOG_INTERVAL = 60.0
+
+
+@attrs.frozen
+class InlineRule:
+    """One rule of the option `rules`."""
+
+    pattern: str = attrs.field(metadata={"help": "the regular expression, without delimiters"})
+    result: str = attrs.field(metadata={"help": "the answer; $1, ${1} are groups, $$ is a dollar"})
+    flags: str = attrs.field(
+        default="", metadata={"help": "flags as they follow the pattern in pcre_table(5) or regexp_table(5)"}
+    )
+    negate: bool = attrs.field(default=False, metadata={"help": "match the keys that the pattern does not"})
+
+
+@attrs.define(eq=False)
+class Regex:
+    """Answers with the first rule whose pattern matches the key as it came, a file's lines in order.
+
+    `gave_up` counts the patterns that reached the match limit.
+    """
+
+    rules: tuple[InlineRule, ...] = attrs.field(
+        default=(), metadata={"help": "the rules, in order; instead of path"}
+    )
+    path: Path | None = attrs.field(
+        default=None, metadata={"help": "a pcre_table(5) or regexp_table(5) file; instead of rules"}
+    )
+    syntax: Literal["pcre", "regexp"] | None = attrs.field(
+        default=None,
+        metadata={"help": 'the kind of patterns; "regexp" for a path ending in .regexp, else "pcre"'},
+    )
+    engine: Literal["auto", "pcre2", "re"] = attrs.field(
+        default="auto",
+        metadata={"help": "what runs the patterns: PCRE2, or Python's re for those that it runs alike"},
+    )
+    match_limit: int = attrs.field(
+        default=1_000_000,
+        metadata={"help": "steps that PCRE2 may take over one pattern and key, 1000 to 10000000"},
+    )
+    gave_up: int = attrs.field(default=0, init=False)
+    _table: Rules = attrs.field(default=(), init=False, repr=False)
+    _logger: logging.Logger = attrs.field(default=logging.getLogger(__name__), init=False, repr=False)
+    _clock: Callable[[], float] = attrs.field(default=time.monotonic, init=False, repr=False)
+    _log_again: float = attrs.field(default=float("-inf"), init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if bool(self.rules) == (self.path is not None):
+            raise ConfigError("one of rules and path must be given", path=() if self.path else ("rules",))
+        if not 1000 <= self.match_limit <= 10_000_000:
+            raise ConfigError("must be from 1000 to 10000000", path=("match_limit",))
+        engine = self._load_engine()
+        if not self.rules:
+            return
+        table: list[Rule] = []
+        errors: list[ConfigError] = []
+        for index, rule in enumerate(self.rules):
+            try:
+                table.append(self._compile(index, rule, engine))
+            except ConfigError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0] if len(errors) == 1 else ConfigErrors(errors)
+        self._table = tuple(table)
+
+    def _load_engine(self) -> Engine:
+        if self.engine == "re":
+            return PythonRe('engine is "re"')
+        try:
+            return Pcre2(self.match_limit)
+        except ImportError as error:
+            if self.engine == "pcre2":
+                raise ConfigError(f"PCRE2 cannot be used: {error}", path=("engine",)) from None
+            return PythonRe(f"PCRE2 cannot be used: {error}")
+
+    def _syntax(self) -> str:
+        if self.syntax:
+            return self.syntax
+        return "regexp" if self.path is not None and self.path.suffix == ".regexp" else "pcre"
+
+    def _compile(self, index: int, rule: InlineRule, engine: Engine) -> Rule:
+        """Compile an inline rule; what Postfix would skip with a warning is an error here."""
+        option = "flags"
+        try:
+            check_flags(rule.flags, self._syntax())
+            option = "result"
+            if not rule.result:
+                raise PatternError("no result")
+            result = compile_result(_latin(rule.result))
+            highest = max((part for part in result if isinstance(part, int)), default=0)
+            if highest and rule.negate:
+                raise PatternError("$number in the result of a negated rule")
+            option = "pattern"
+            if "\0" in rule.pattern:
+                raise PatternError("NUL in a pattern")
+            pattern = compile_pattern(
+                _latin(rule.pattern), rule.flags, self._syntax(), engine, captures=bool(highest)
+            )
+            option = "result"
+            if highest > pattern.groups:
+                raise PatternError(f"the pattern has no group ${highest}")
+            fixed = answer(result)
+            if isinstance(fixed, (TempFail, PermFail)):
+                raise PatternError(fixed.reason)
+        except PatternError as error:
+            raise ConfigError(str(error), path=("rules", index, option)) from None
+        except Untranslatable as error:
+            raise ConfigError(
+                f"cannot be run as Postfix runs it: {error}", path=("rules", index, option)
+            ) from None
+        return Rule(Condition(pattern, rule.negate, index + 1), None, result, fixed)
+
+    async def start(self, context: Any) -> None:
+        """Load the file, off the event loop. Raises `ConfigError` for all lines that cannot be run."""
+        self._logger, self._clock = context.logger, context.clock
+        if self.path is not None:
+            self._table = await asyncio.to_thread(self._load, self.path)
+
+    def _load(self, path: Path) -> Rules:
+        def warn(line: int, message: str) -> None:
+            self._logger.warning("%s, line %d: %s", path, line, message)
+
+        reader = TableReader(path, self._syntax(), self._load_engine(), warn)
+        table = reader.read(read_settled(path).decode("latin-1"))
+        if reader.errors:
+            raise ConfigErrors(reader.errors)
+        return table
+
+    def resolve(self, query: Any) -> Found | TempFail | PermFail | None:
+        """The answer of the first rule that matches; a key that is not valid Unicode is a miss."""
+        try:
+            key = query.key.encode()
+        except UnicodeEncodeError:
+            return None
+        return find(self._table, key, self._give_up)
+
+    def _give_up(self, condition: Condition, error: MatchFailed) -> None:
+        self.gave_up += 1
+        now = self._clock()
+        if now >= self._log_again:
+            self._log_again = now + _LOG_INTERVAL
+            place = f"{self.path}, line {condition.line}" if self.path else f"rule {condition.line}"
+            self._logger.warning("%s: %s: the rule did not match (%d so far)", place, error, self.gave_up)
+
+
+def _latin(text: str) -> str:
+    return text.encode().decode("latin-1")
+
+
+@hookimpl
+def register_resolvers(register: Any) -> None:
+    """Offer the type."""
+    register("regex", Regex, folded=False, partial_keys=False, special_keys=True, in_memory=True)
