@@ -141,16 +141,20 @@ def test_every_table_answers_and_warns_as_postfix_does(
     resolver, warnings = loaded(path)
     done = postfix.postmap("-q", "-", f"cidr:{path}", input="".join(f"{key}\n" for key in KEYS).encode())
     real = dict(line.split("\t", 1) for line in done.stdout.decode().removesuffix("\n").split("\n") if line)
-    assert {key: value(resolver, key, same) for key in KEYS} == {key: real.get(key) for key in KEYS}
+    for key in KEYS:
+        if "\r" in real.get(key, ""):
+            assert isinstance(resolver.resolve(Query(key)), PermFail), key
+        else:
+            assert value(resolver, key, same) == real.get(key), key
+    told = [line for line in done.stderr.decode().split("\n") if line]
+    assert list(map(what_is_skipped, warnings)) == list(map(what_is_skipped, told))
 
-    told = [line.removeprefix("postmap: warning: ") for line in done.stderr.decode().split("\n")]
-    numbered = re.compile(r"line \d+: .*", re.DOTALL)
-    lost = [warning for warning in warnings if "must not start with whitespace" not in warning]
-    expected = [line for line in told if line and "must not start with whitespace" not in line]
-    assert [numbered.search(line).group() for line in lost] == [
-        numbered.search(line).group() for line in expected
-    ]
-    assert len(warnings) == len([line for line in told if line])
+
+def what_is_skipped(warning: str) -> str:
+    """A warning from the number of the line on, control characters as Postfix logs them."""
+    if "must not start with whitespace" in warning:  # Postfix does not say in which line
+        return "white space"
+    return re.sub(r"[\x00-\x1f]", "?", warning[warning.index(", line ") :])
 
 
 def test_a_hundred_nested_networks_answer_as_postfix_does(postfix: Postfix, tmp_path: Path) -> None:

@@ -44,6 +44,18 @@ ROWS = st.tuples(WORD.map(b"".join), st.sampled_from([b" ", b"\t ", b"", b"\n "]
 TABLES = st.lists(st.one_of(ROWS, ROWS, ANY_TEXT), max_size=8).map(b"\n".join)
 
 
+def utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+# Releases of Postfix differ in whether text after a NUL must be UTF-8.
+TABLES = TABLES.filter(lambda content: b"\0" not in content or utf8(content))
+
+
 def keys_for(content: bytes) -> list[str]:
     """Every beginning of a line that white space ends, and other spellings of it."""
     text = content.decode(errors="surrogateescape")
@@ -92,6 +104,36 @@ def test_a_table_with_crlf_is_read_as_one_with_lf(postfix: Postfix, tmp_path: Pa
     assert isinstance(resolver.resolve(Query("a")), PermFail)
     assert value(resolver, "last") == "x"
     assert warnings == [f"{path}, line 3: a value found contains NUL, CR or LF; asking for 'a' fails"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a\\",
+        "a\\ b",
+        "a\\ b c",
+        'a\\"b c',
+        '"a b"c d',
+        '"a \\" b" c',
+        '"a\\',
+        'a"b c',
+        '""',
+        '"" x',
+        "a: b",
+        "\\\\ x",
+        "\u00e9\\\u00c9 x",
+        "\ufeffa b",
+    ],
+)
+def test_quotes_and_backslashes_in_a_key_mean_what_they_mean_to_postfix(
+    postfix: Postfix, tmp_path: Path, line: str
+) -> None:
+    path = table(tmp_path / "table", f"{line}\n".encode())
+    resolver, warnings = loaded(path)
+    keys = sorted({line[:length] for length in range(len(line) + 1)} | {"a"})
+    real = postfix.ask(f"texthash:{path}", keys)
+    assert {key: value(resolver, key) for key in keys} == real
+    assert any(real.values()) or warnings
 
 
 def test_of_two_equal_keys_the_first_counts_with_a_warning(tmp_path: Path) -> None:

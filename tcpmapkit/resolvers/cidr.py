@@ -31,12 +31,10 @@ def parse_address(text: str) -> tuple[int, int]:
     Raises `ValueError` when it is none.
     """
     family = socket.AF_INET6 if ":" in text else socket.AF_INET
-    if not text.isascii():
-        raise ValueError
     try:
         return family, int.from_bytes(socket.inet_pton(family, text))
     except OSError:
-        raise ValueError from None
+        raise ValueError(f"no address: {text!r}") from None
 
 
 @attrs.frozen
