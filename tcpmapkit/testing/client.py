@@ -56,7 +56,7 @@ class Client:
     async def reply(self) -> bytes:
         """The next reply, its newline included. Raises `EOFError` when the server hangs up."""
         async with asyncio.timeout(_PATIENCE):
-            return await self._reader.readuntil(b"\n")
+            return await self._reader.readuntil()
 
     async def rest(self) -> bytes:
         """All that comes until the server hangs up."""
