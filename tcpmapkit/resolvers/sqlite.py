@@ -36,17 +36,22 @@ _TOKEN = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 
+_SELECT = re.compile(r"(?:\s | --[^\n]*(?:\n|\Z) | /\*.*?\*/)* (?:SELECT|WITH|VALUES)\b", re.I | re.S | re.X)
+
 #: After so many steps of SQLite's virtual machine (well under a millisecond) the time is looked at.
 _STEPS = 10_000
 
 #: More characters than any reply can carry: reading further rows is of no use.
 _MOST = 100_000
 
+#: Seconds that the start, and nothing else, waits for a lock.
+_START_WAIT = 5.0
+
 _Identity = tuple[int, int, int, int]
 
 
-def _used_parameters(_: object, attribute: attrs.Attribute[str], query: str) -> None:
-    """Check the parameters of an SQL query; the rest SQLite checks at the start."""
+def _check_query(_: object, attribute: attrs.Attribute[str], query: str) -> None:
+    """Check what an SQL query is and its parameters; the rest SQLite checks at the start."""
     found = [match["parameter"] for match in _TOKEN.finditer(query) if match["parameter"]]
     all_of_them = ", ".join(f":{name}" for name in _PARAMETERS)
     for name in found:
@@ -54,6 +59,8 @@ def _used_parameters(_: object, attribute: attrs.Attribute[str], query: str) -> 
             near = difflib.get_close_matches(name[1:], _PARAMETERS, 1)
             hint = f"did you mean :{near[0]}?" if near else f"there are {all_of_them}"
             raise ConfigError(f"unknown parameter {name!r}", path=(attribute.name,), hint=hint)
+    if not _SELECT.match(query):
+        raise ConfigError("only a SELECT can be asked", path=(attribute.name,))
     if not found:
         raise ConfigError(
             "the query asks the same whatever the key is",
@@ -65,15 +72,6 @@ def _used_parameters(_: object, attribute: attrs.Attribute[str], query: str) -> 
 def _check_separator(_: object, attribute: attrs.Attribute[str], separator: str) -> None:
     if set(separator) & set("\r\n\0"):
         raise ConfigError("no reply can carry NUL, CR or LF", path=(attribute.name,))
-
-
-def _allow_reading(action: int, name: str | None, *_: str | None) -> int:
-    """What a query may do (sqlite3_set_authorizer): read, and nothing else."""
-    reading = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
-    # Full-text tables ask for data_version behind the scenes.
-    if action in reading or (action == sqlite3.SQLITE_PRAGMA and name == "data_version"):
-        return sqlite3.SQLITE_OK
-    return sqlite3.SQLITE_DENY
 
 
 def _identity(path: Path) -> _Identity:
@@ -91,19 +89,35 @@ class _Opened:
     asked: Any = None
 
     @classmethod
-    def open(cls, path: Path, identity: _Identity) -> _Opened:
-        """Open the file read-only; nothing ever waits for its locks. Raises `sqlite3.Error`."""
+    def open(cls, path: Path, identity: _Identity, wait: float = 0) -> _Opened:
+        """Open the file read-only; its locks are waited for `wait` seconds. Raises `OSError` or
+        `sqlite3.Error`."""
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=ro",
             uri=True,
-            timeout=0,
+            timeout=wait,
             isolation_level=None,
             check_same_thread=False,
         )
         opened = cls(identity, connection)
-        connection.set_authorizer(_allow_reading)
+        try:
+            opened.check_whole(path)
+        except BaseException:
+            connection.close()
+            raise
         connection.set_progress_handler(opened.out_of_time, _STEPS)
         return opened
+
+    def check_whole(self, path: Path) -> None:
+        """Refuse a file of which only the beginning is there, as while it is copied: SQLite may take
+        the rows that are missing for rows that never were. Raises `OSError` or `sqlite3.Error`."""
+        count, size, journal = (
+            self.connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "page_size", "journal_mode")
+        )
+        # With a write-ahead log a checkpoint may be about to lengthen the file.
+        if journal != "wal" and path.stat().st_size < count * size:
+            raise sqlite3.DatabaseError("the file is shorter than its header says")
 
     def out_of_time(self) -> bool:
         return self.asked is not None and self.asked.time_left() <= 0
@@ -122,7 +136,7 @@ class Sqlite:
 
     path: Path = attrs.field(metadata={"help": "the database file, opened read-only"})
     query: str = attrs.field(
-        validator=_used_parameters,
+        validator=_check_query,
         metadata={"help": "a SELECT; its parameters are :key, :local, :user, :extension and :domain"},
     )
     separator: str = attrs.field(
@@ -144,27 +158,21 @@ class Sqlite:
 
     def _compile(self) -> None:
         try:
-            opened = _Opened.open(self.path, _identity(self.path))
-        except OSError as error:
-            raise ConfigError(f"cannot open {self.path}: {error.strerror}", path=("path",)) from None
-        except sqlite3.Error as error:
-            raise ConfigError(f"cannot open {self.path}: {error}", path=("path",)) from None
+            opened = _Opened.open(self.path, _identity(self.path), _START_WAIT)
+        except (OSError, sqlite3.Error) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"cannot open {self.path}: {reason}", path=("path",)) from None
         try:
-            with closing(opened.connection.execute("SELECT count(*) FROM sqlite_master")):
-                pass
-        except sqlite3.Error as error:
-            opened.connection.close()
-            raise ConfigError(f"cannot read {self.path}: {error}", path=("path",)) from None
-        try:
-            parameters = dict.fromkeys(self._used, "")
-            with closing(opened.connection.execute(f"EXPLAIN {self.query}", parameters)):
-                pass
+            program = opened.connection.execute(f"EXPLAIN {self.query}", dict.fromkeys(self._used, ""))
+            # Columns: address, opcode, p1, p2, ...; a transaction that writes has a p2.
+            writes = any(step[1] == "Transaction" and step[3] for step in program.fetchall())
+            opened.connection.execute("PRAGMA busy_timeout = 0").close()
         except (sqlite3.Error, sqlite3.Warning) as error:
             opened.connection.close()
-            refused = "not authorized" in str(error)
-            raise ConfigError(
-                "only a SELECT is asked" if refused else f"{self.path}: {error}", path=("query",)
-            ) from None
+            raise ConfigError(f"{self.path}: {error}", path=("query",)) from None
+        if writes:
+            opened.connection.close()
+            raise ConfigError("only a SELECT can be asked", path=("query",))
         self._idle.append(opened)
 
     async def stop(self) -> None:
