@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import attrs
-
 from tcpmapkit import keys
 from tcpmapkit.build_chain import ChainBuilder, Traits
 from tcpmapkit.built_maps import BuiltMaps
@@ -64,31 +62,35 @@ class _Builder:
         self.built = BuiltMaps(clock)
         self.errors: list[ConfigError] = []
         self.under_way: list[str] = []
+        self.tried: set[str] = set()
 
     def map(self, name: str, path: Path) -> Map | None:
         """Build a map once, those that it refers to first; None when it cannot be built.
 
         `path` is the option that asks for it, for the error.
         """
-        if name in self.built.maps:
-            return self.built.maps[name]
+        if name in self.tried:
+            return self.built.maps.get(name)
         if name in self.under_way:
             circle = " -> ".join([*self.under_way[self.under_way.index(name) :], name])
             self.errors.append(ConfigError(f"maps refer to one another in a circle: {circle}", path=path))
             return None
         config = self.config.maps.get(name)
         if config is None:
-            if path:
-                self.errors.append(
-                    ConfigError(
-                        f"unknown map {name!r}", path=path, hint="known: " + ", ".join(self.config.maps)
-                    )
-                )
+            known = ", ".join(self.config.maps)
+            self.errors.append(ConfigError(f"unknown map {name!r}", path=path, hint=f"known: {known}"))
             return None
         self.under_way.append(name)
+        built = self._build(config)
+        self.under_way.pop()
+        self.tried.add(name)
+        if built is not None:
+            self.built.maps[name] = built
+        return built
+
+    def _build(self, config: MapConfig) -> Map | None:
         before = len(self.errors)
         group = ChainBuilder(self, config).group(config.resolvers, "fail")
-        self.under_way.pop()
         if group is None:
             return None
         cache = self._cache(config, group.traits)
@@ -101,8 +103,8 @@ class _Builder:
             attributes=None if attributes is None else tuple(sorted(attributes)),
             in_memory=group.traits.in_memory,
         )
-        built = Map(
-            name,
+        return Map(
+            config.name,
             generation,
             deadline=config.deadline if config.deadline is not None else self.config.server.deadline,
             cache=cache,
@@ -110,8 +112,6 @@ class _Builder:
             clock=self.built.clock,
             observer=self.plugins.query_resolved,
         )
-        self.built.maps[name] = built
-        return built
 
     def _cache(self, config: MapConfig, traits: Traits) -> CacheOptions | None:
         if traits.attributes is None:
@@ -123,4 +123,4 @@ class _Builder:
                     )
                 )
             return None
-        return CacheOptions(**attrs.asdict(config.cache)) if config.cache is not None else None
+        return config.cache

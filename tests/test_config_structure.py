@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from tcpmapkit.cache import CacheOptions
 from tcpmapkit.config import (
-    CacheConfig,
     LogConfig,
     MapTest,
     ServerConfig,
@@ -114,7 +114,7 @@ def test_a_right_file_has_no_errors_and_every_option(tmp_path: Path) -> None:
     assert second.allow == (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"))
     aliases, other = config.maps["aliases"], config.maps["other"]
     assert (aliases.deadline, aliases.fold, aliases.recipient_delimiter) == (2.5, False, "+-")
-    assert aliases.cache == CacheConfig(ttl=3600.0, max_size=2**20, refresh_ahead=True)
+    assert aliases.cache == CacheOptions(ttl=3600.0, max_size=2**20, refresh_ahead=True)
     assert (aliases.cache_written, other.cache, other.cache_written) == (True, None, True)
     assert aliases.tests == (
         MapTest("a", "b", path=("maps", "aliases", "tests", 0)),

@@ -2,7 +2,6 @@
 
 from tcpmapkit.config.document import Document, locate, read_document
 from tcpmapkit.config.model import (
-    CacheConfig,
     Config,
     ListenerConfig,
     LogConfig,
@@ -17,7 +16,6 @@ from tcpmapkit.config.schema import config_schema
 from tcpmapkit.config.structure import plugins_config, structure
 
 __all__ = [
-    "CacheConfig",
     "Config",
     "Document",
     "Endpoint",

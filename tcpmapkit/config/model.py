@@ -16,11 +16,11 @@ from typing import Annotated, Any, Literal
 
 import attrs
 
+from tcpmapkit.cache import CacheOptions
 from tcpmapkit.config.scalars import Endpoint, Network
 from tcpmapkit.errors import ConfigError
 
 __all__ = [
-    "CacheConfig",
     "Config",
     "ListenerConfig",
     "LogConfig",
@@ -59,11 +59,6 @@ def _positive(instance: object, attribute: Any, value: float) -> None:
 def _not_empty(instance: object, attribute: Any, value: object) -> None:
     if value is not None and not value:
         raise ValueError("it is empty")
-
-
-def _fraction(instance: object, attribute: Any, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError("must be from 0 to 1")
 
 
 def _delimiters(instance: object, attribute: Any, value: str) -> None:
@@ -116,21 +111,6 @@ class ListenerConfig:
 
 
 @attrs.frozen
-class CacheConfig:
-    """``cache`` of a map."""
-
-    ttl: Duration = _option("How long a value found is kept, at most.", 300.0)
-    negative_ttl: Duration = _option("How long it is kept that a key does not exist.", 30.0)
-    error_ttl: Duration = _option("How long a failure is kept; 0: never.", 2.0)
-    max_size: Size = _option("Memory for values found.", 64 * 2**20, validator=_positive)
-    negative_max_size: Size = _option("Memory for keys that do not exist.", 16 * 2**20, validator=_positive)
-    stale: Duration = _option("How long past its time a value may be served while the chain fails.", 0.0)
-    stale_wait: Duration = _option("How long to wait for the chain before serving a stale value.", 0.5)
-    refresh_ahead: bool = _option("Renew entries in use shortly before they expire.", False)
-    jitter: float = _option("Share of a TTL that may be cut off by chance.", 0.1, validator=_fraction)
-
-
-@attrs.frozen
 class MapTest:
     """One of ``[[maps.X.tests]]``: `expect` is None for "not found"."""
 
@@ -178,10 +158,13 @@ class MapConfig:
 
     name: str = attrs.field(metadata=INTERNAL)
     resolvers: tuple[StepConfig, ...] = _option("The chain, asked in this order.")
-    cache: CacheConfig | None = attrs.field(
-        factory=CacheConfig,
+    cache: CacheOptions | None = attrs.field(
+        factory=CacheOptions,
         converter=_none_for_false,
-        metadata={"help": "The cache in front of the chain, or false.", "toml": CacheConfig | Literal[False]},
+        metadata={
+            "help": "The cache in front of the chain, or false.",
+            "toml": CacheOptions | Literal[False],
+        },
     )
     deadline: Duration | None = _option("Time that a lookup may take.", None, validator=_deadline)
     fold: bool = _option("Whether keys are folded to lower case, as Postfix does.", True)
