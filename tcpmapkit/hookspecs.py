@@ -37,11 +37,12 @@ class Register(Protocol):
         in_memory: bool = False,
         attributes: Iterable[str] = (),
     ) -> None:
-        """Make the resolver type `name` available to ``type = "name"`` in the configuration.
+        """Make a resolver type available to ``type = "name"`` in the configuration.
 
+        :param name: the type's name, for the whole configuration.
         :param factory: a class, or a callable that returns an object, with a ``resolve(query)``.
             Its attrs fields (a callable's parameters) are the type's TOML options.
-        :param folded: it gets the key in lower case (design: keys, ``fold``).
+        :param folded: it gets the key in lower case, unless the map says ``fold = false``.
         :param partial_keys: it is asked the partial keys of a search order too.
         :param special_keys: it is asked ``*``, ``<>``, ``""`` and the empty key.
         :param in_memory: it answers from memory, the same until reloaded.
