@@ -96,6 +96,7 @@ def test_a_row_that_cannot_be_an_answer_is_skipped_with_its_line(table: Path, ro
     [
         (b'k,v\na,1\nb,"2\nc,3\n', 3, "unexpected end of data"),
         (b'k,v\na,1\nb,"2\nc,3\n"d",4\n', 3, "expected after"),
+        (b'k,v\n"a","1\n2"\nb,"3\n', 4, "unexpected end of data"),
         (b'k,v\na,"1"x\n', 2, "expected after"),
         (b"k,v\na,1\nb,\xff\n", 3, "not UTF-8"),
         (b"k,v\na,1\nb,\0\n", 3, "NUL"),

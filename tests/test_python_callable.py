@@ -151,7 +151,7 @@ def test_a_def_that_returns_a_coroutine_says_what_is_wrong() -> None:
         ("accounts:lokup", "'accounts' has no 'lokup'", "did you mean 'lookup'?"),
         ("acounts.module:lookup", "cannot import 'acounts.module': ModuleNotFoundError", None),
         ("..accounts:lookup", "cannot import", None),
-        ("accounts:number", "is a int, neither", None),
+        ("accounts:number", "is of type int, neither", None),
         ("accounts:WithGet", "is a class, neither", None),
     ],
 )

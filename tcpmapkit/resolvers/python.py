@@ -97,7 +97,7 @@ def python(
     found = _named(callable)
     ask = found if builtins.callable(found) else getattr(found, "get", None)
     if not builtins.callable(ask) or (isinstance(ask, type) and not issubclass(ask, str)):
-        what = "a class" if isinstance(ask, type) else f"a {type(found).__name__}"
+        what = "a class" if isinstance(ask, type) else f"of type {type(found).__name__}"
         raise ConfigError(
             f"{callable!r} is {what}, neither a function of a key nor an object with get(key)",
             path=("callable",),
