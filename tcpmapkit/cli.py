@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -101,10 +100,11 @@ def run(file: Path | None) -> None:
 @click.option("--offline", is_flag=True, help="Leave out what needs a network.")
 def check(file: Path | None, offline: bool) -> None:
     """Validate the configuration, load every table, run the tests."""
+    from tcpmapkit.log import warn_on_standard_error
     from tcpmapkit.map_tests import run_map_tests
     from tcpmapkit.site import located
 
-    _warnings_to_stderr()
+    warn_on_standard_error()
     with _config_errors():
         site = _open(file, offline=offline)
 
@@ -138,7 +138,9 @@ def query(file: Path | None, explain: bool, map_name: str, key: str) -> None:
 
     Exit status 0: found, 1: not found, 75: the lookup failed, 78: the configuration.
     """
-    _warnings_to_stderr()
+    from tcpmapkit.log import warn_on_standard_error
+
+    warn_on_standard_error()
     with _config_errors():
         site = _open(file)
         if map_name not in site.maps.maps:
@@ -242,10 +244,3 @@ def _print(text: str) -> None:
     """A line on standard output, in UTF-8 whatever the locale."""
     sys.stdout.buffer.write(text.encode(errors="surrogateescape") + b"\n")
     sys.stdout.buffer.flush()
-
-
-def _warnings_to_stderr() -> None:
-    """What loading a table warns of, for commands that do not serve."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.addLevelName(logging.WARNING, "warning")
-    logging.addLevelName(logging.ERROR, "error")

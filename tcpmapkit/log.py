@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
 import sys
+from pathlib import Path
 from typing import Final
 
 from tcpmapkit.errors import ConfigError
 
-__all__ = ["set_up_log"]
+__all__ = ["set_up_log", "warn_on_standard_error"]
 
 _SYSLOG: Final = "/dev/log"
 _TEXT: Final = "%(levelname)s %(name)s: %(message)s"
@@ -44,16 +44,13 @@ def set_up_log(to: str = "stderr", level: str = "info", form: str = "text") -> N
 
     Raises `ConfigError` when there is no syslog to talk to.
     """
+    import logging.handlers
+
     handler: logging.Handler
     if to == "syslog":
-        try:
-            handler = logging.handlers.SysLogHandler(
-                _SYSLOG, facility=logging.handlers.SysLogHandler.LOG_MAIL
-            )
-        except OSError as error:
-            raise ConfigError(
-                f"cannot reach syslog at {_SYSLOG}: {error.strerror}", path=("log", "to")
-            ) from None
+        if not Path(_SYSLOG).exists():  # the handler itself would wait for it in silence
+            raise ConfigError(f"there is no syslog at {_SYSLOG}", path=("log", "to"))
+        handler = logging.handlers.SysLogHandler(_SYSLOG, facility=logging.handlers.SysLogHandler.LOG_MAIL)
         handler.ident = "tcpmapkit: "
         text = "%(name)s: %(message)s"
     else:
@@ -65,3 +62,19 @@ def set_up_log(to: str = "stderr", level: str = "info", form: str = "text") -> N
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level.upper())
+
+
+class _Warnings(logging.Handler):
+    """Warnings and errors for whoever typed a command."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{record.levelname.lower()}: {self.format(record)}\n")
+
+
+def warn_on_standard_error() -> None:
+    """Show what loading a table warns of, for the commands that do not serve."""
+    root = logging.getLogger()
+    if not any(isinstance(handler, _Warnings) for handler in root.handlers):
+        handler = _Warnings(logging.WARNING)
+        handler.setFormatter(_OneLine("%(message)s"))
+        root.addHandler(handler)
