@@ -10,15 +10,13 @@ in the environment (`./dev test` sets it wherever it can install the servers) th
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
-from tests.real_postfix import Postfix, find_program
+from tests.real_postfix import Postfix, find_program, missing_server
 from tests.real_redis import RedisServer, running_redis
 
 try:
@@ -31,13 +29,6 @@ except ImportError:
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"asyncio": asyncio.new_event_loop, "uvloop": new_uvloop}
-
-
-def missing_server(reason: str) -> NoReturn:
-    """Skip the test, or fail it where the servers have been promised."""
-    if os.environ.get("TCPMAPKIT_TESTS_NEED_SERVERS") == "1":
-        pytest.fail(f"{reason} (TCPMAPKIT_TESTS_NEED_SERVERS=1)", pytrace=False)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
