@@ -30,6 +30,9 @@ Template = Annotated[Any, "template"]
 #: after 30 seconds, then every 5, three times.
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
+#: Another node has the key: of redis-py 6 and later an AskError (MovedError is one too).
+_ELSEWHERE: Final = ("MOVED ", "ASK ")
+
 #: How the servers begin to say that SELECT asks for a database that they have not.
 _NO_DATABASE: Final = ("DB index", "invalid DB index")
 
@@ -244,16 +247,17 @@ def _check_certificates(file: Path) -> None:
 def _meaning(error: Exception) -> LookupTempFail | LookupPermFail:
     from redis import exceptions as theirs
 
+    text = str(error)
     match error:
         case theirs.AuthenticationError() | theirs.AuthenticationWrongNumberOfArgsError():
             return LookupPermFail("Redis refuses the login")
         case theirs.NoPermissionError() | theirs.AuthorizationError():
             return LookupPermFail("Redis refuses the command")
-        case theirs.AskError():  # MOVED too
+        case theirs.ResponseError() if isinstance(error, theirs.AskError) or text.startswith(_ELSEWHERE):
             return LookupPermFail("Redis is a cluster, which is not supported")
-        case theirs.ResponseError() if str(error).startswith("WRONGTYPE"):
+        case theirs.ResponseError() if text.startswith("WRONGTYPE"):
             return LookupPermFail("Redis holds another type under this name")
-        case theirs.ResponseError() if str(error).startswith(_NO_DATABASE):
+        case theirs.ResponseError() if text.startswith(_NO_DATABASE):
             return LookupPermFail("Redis has no such database")
         case theirs.ResponseError() | theirs.BusyLoadingError():
             return LookupTempFail("Redis is not ready")
