@@ -130,6 +130,7 @@ def test_a_column_that_the_header_lacks_is_a_mistake(
     with pytest.raises(ConfigError, match=message) as caught:
         load(Csv(table, key_column=column))
     assert (caught.value.file, caught.value.line, caught.value.hint) == (table, 1, hint)
+    assert caught.value.path == ("key_column",)
 
 
 @pytest.mark.parametrize(
@@ -143,13 +144,18 @@ def test_a_column_that_the_header_lacks_is_a_mistake(
         {"key_column": 0},
         {"value_column": ""},
         {"value_column": True},
-        {"header": False, "key_column": "k"},
     ],
 )
-def test_an_option_that_cannot_be_meant_is_refused_by_name(options: dict) -> None:
-    with pytest.raises(ConfigError) as caught:
+def test_an_option_that_cannot_be_meant_is_refused(options: dict) -> None:
+    with pytest.raises(ConfigError):
         Csv(Path("table.csv"), **options)
-    assert caught.value.path == (list(options)[-1],)
+
+
+@pytest.mark.parametrize("option", ["key_column", "value_column"])
+def test_without_a_header_no_column_has_a_name(option: str) -> None:
+    with pytest.raises(ConfigError, match="without a header") as caught:
+        Csv(Path("table.csv"), header=False, **{option: "k"})
+    assert caught.value.path == (option,)
 
 
 def test_a_missing_file_is_the_operators_mistake(table: Path) -> None:

@@ -168,7 +168,7 @@ def test_each_parameter_is_a_part_of_the_key_and_one_it_lacks_makes_a_miss(
 def test_a_parameter_that_cannot_be_meant_is_refused_at_once(query: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Sqlite(Path("db"), query)
-    assert (caught.value.path, caught.value.hint) == (("query",), hint)
+    assert caught.value.hint == hint
 
 
 def test_what_looks_like_a_parameter_within_a_literal_is_none(database: Path, opened: Opening) -> None:
@@ -197,9 +197,8 @@ def test_what_looks_like_a_parameter_within_a_literal_is_none(database: Path, op
 def test_a_query_that_is_no_select_of_this_file_is_refused_at_the_start(
     database: Path, query: str, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.raises(ConfigError, match=message):
         load(Sqlite(database, query))
-    assert caught.value.path == ("query",)
 
 
 def test_nothing_is_ever_written(database: Path, opened: Opening) -> None:

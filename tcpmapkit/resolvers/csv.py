@@ -19,23 +19,21 @@ from tcpmapkit.resolvers.postfix_lines import read_settled
 _COLUMN = "a number from 1, or a name of the header"
 
 
-def _check_column(_: object, attribute: attrs.Attribute[Any], column: Any) -> None:
+def _check_column(_: object, __: attrs.Attribute[Any], column: Any) -> None:
     if isinstance(column, bool) or not isinstance(column, int | str):
-        raise ConfigError(f"{_COLUMN}, not {column!r}", path=(attribute.name,))
+        raise ConfigError(f"{_COLUMN}, not {column!r}")
     if column == "" or (isinstance(column, int) and column < 1):
-        raise ConfigError(f"columns are counted from 1: {_COLUMN}, not {column!r}", path=(attribute.name,))
+        raise ConfigError(f"columns are counted from 1: {_COLUMN}, not {column!r}")
 
 
-def _check_delimiter(_: object, attribute: attrs.Attribute[str], delimiter: str) -> None:
+def _check_delimiter(_: object, __: attrs.Attribute[str], delimiter: str) -> None:
     if len(delimiter) != 1 or delimiter in '\r\n\0"':
-        raise ConfigError(
-            f"the delimiter is one character, not {delimiter!r}", path=(attribute.name,), hint=r'TAB is "\t"'
-        )
+        raise ConfigError(f"the delimiter is one character, not {delimiter!r}", hint=r'TAB is "\t"')
 
 
-def _check_separator(_: object, attribute: attrs.Attribute[str], separator: str) -> None:
+def _check_separator(_: object, __: attrs.Attribute[str], separator: str) -> None:
     if set(separator) & set("\r\n\0"):
-        raise ConfigError("no reply can carry NUL, CR or LF", path=(attribute.name,))
+        raise ConfigError("no reply can carry NUL, CR or LF")
 
 
 @attrs.define(eq=False)
@@ -82,7 +80,7 @@ class Csv:
     def _read(self, context: Any) -> dict[str, str | tuple[str, ...]]:
         rows = self._rows()
         names = next((row for _, row in rows if row), []) if self.header else None
-        key_index, value_index = self._index(self.key_column, names), self._index(self.value_column, names)
+        key_index, value_index = self._index("key_column", names), self._index("value_column", names)
         last = max(key_index, value_index)
         several: dict[str, dict[str, None]] = {}
         entries: dict[str, str | tuple[str, ...]] = {}
@@ -121,8 +119,9 @@ class Csv:
         except csv.Error as error:
             raise ConfigError(f"{error}; the row begins here", file=self.path, line=first) from None
 
-    def _index(self, column: int | str, names: list[str] | None) -> int:
-        """The column's place in a row, from 0; `names` is the header."""
+    def _index(self, option: str, names: list[str] | None) -> int:
+        """The place in a row, from 0, of the column that `option` names; `names` is the header."""
+        column: int | str = getattr(self, option)
         if names is None:
             assert isinstance(column, int)
             return column - 1
@@ -131,16 +130,20 @@ class Csv:
         if isinstance(column, int):
             if column > len(names):
                 raise ConfigError(
-                    f"there is no column {column}: the header has {len(names)}", file=self.path, line=1
+                    f"there is no column {column}: the header has {len(names)}",
+                    path=(option,),
+                    file=self.path,
+                    line=1,
                 )
             return column - 1
         if names.count(column) == 1:
             return names.index(column)
         if column in names:
-            raise ConfigError(f"several columns are named {column!r}", file=self.path, line=1)
+            raise ConfigError(f"several columns are named {column!r}", path=(option,), file=self.path, line=1)
         near = difflib.get_close_matches(column, names, 1)
         raise ConfigError(
             f"no column is named {column!r}",
+            path=(option,),
             file=self.path,
             line=1,
             hint=f"did you mean {near[0]!r}?" if near else "the header is " + ", ".join(map(repr, names)),

@@ -50,7 +50,7 @@ _START_WAIT = 5.0
 _Identity = tuple[int, int, int, int]
 
 
-def _check_query(_: object, attribute: attrs.Attribute[str], query: str) -> None:
+def _check_query(_: object, __: attrs.Attribute[str], query: str) -> None:
     """Check what an SQL query is and its parameters; the rest SQLite checks at the start."""
     found = [match["parameter"] for match in _TOKEN.finditer(query) if match["parameter"]]
     all_of_them = ", ".join(f":{name}" for name in _PARAMETERS)
@@ -58,20 +58,19 @@ def _check_query(_: object, attribute: attrs.Attribute[str], query: str) -> None
         if name[0] != ":" or name[1:] not in _PARAMETERS:
             near = difflib.get_close_matches(name[1:], _PARAMETERS, 1)
             hint = f"did you mean :{near[0]}?" if near else f"there are {all_of_them}"
-            raise ConfigError(f"unknown parameter {name!r}", path=(attribute.name,), hint=hint)
+            raise ConfigError(f"unknown parameter {name!r}", hint=hint)
     if not _SELECT.match(query):
-        raise ConfigError("only a SELECT can be asked", path=(attribute.name,))
+        raise ConfigError("only a SELECT can be asked")
     if not found:
         raise ConfigError(
             "the query asks the same whatever the key is",
-            path=(attribute.name,),
             hint="write :key, without quotes, where the key belongs",
         )
 
 
-def _check_separator(_: object, attribute: attrs.Attribute[str], separator: str) -> None:
+def _check_separator(_: object, __: attrs.Attribute[str], separator: str) -> None:
     if set(separator) & set("\r\n\0"):
-        raise ConfigError("no reply can carry NUL, CR or LF", path=(attribute.name,))
+        raise ConfigError("no reply can carry NUL, CR or LF")
 
 
 def _identity(path: Path) -> _Identity:
