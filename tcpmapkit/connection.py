@@ -125,8 +125,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def in_flight(self) -> bool:
-        """Whether a request is being answered, or a reply waits to be read by the peer."""
-        return self._held_back
+        """Whether a request is being answered, a reply waits for the peer to read, or all is yet to begin."""
+        return self._held_back or self._transport is None
 
     def finish(self) -> None:
         """Read nothing more, answer what has been received, then close."""

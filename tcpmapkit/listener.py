@@ -11,6 +11,7 @@ import contextlib
 import errno
 import ipaddress
 import logging
+import select
 import socket
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
@@ -21,7 +22,7 @@ from tcpmapkit.service import Service
 if TYPE_CHECKING:
     from tcpmapkit.config import Endpoint
 
-__all__ = ["BACKLOG", "Listener", "Network", "is_allowed"]
+__all__ = ["BACKLOG", "Listener", "Network", "is_allowed", "is_waiting"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -47,6 +48,13 @@ def is_allowed(host: str, networks: Iterable[Network]) -> bool:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return any(address in network for network in networks)
+
+
+def is_waiting(listening: socket.socket) -> bool:
+    """Whether a connection waits to be accepted; a loop may tell so once too often."""
+    poll = select.poll()
+    poll.register(listening, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Listener:

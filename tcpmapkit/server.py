@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from tcpmapkit.connection import Connection
-from tcpmapkit.listener import BACKLOG, Listener
+from tcpmapkit.listener import BACKLOG, Listener, is_waiting
 from tcpmapkit.process import drop_privileges, limit_connections
 from tcpmapkit.ready import ReadyReplies
 from tcpmapkit.seldom import Seldom
@@ -165,8 +165,10 @@ class Server:
     def _acceptable(self, listener: Listener, listening: socket.socket) -> None:
         for _ in range(BACKLOG):
             if self._full():
-                self._say("full", "%d connections and none of them idle: accepting pauses", self._count)
-                self._pause()
+                if is_waiting(listening):
+                    open_now = len(self._connections)
+                    self._say("full", "%d connections and none of them idle: accepting pauses", open_now)
+                    self._pause()
                 return
             try:
                 connection = listener.accept(listening)
@@ -178,29 +180,26 @@ class Server:
                 return
             self._make_room()
             listener.service.counters.connections += 1
-            arriving = asyncio.get_running_loop().create_task(self._serve(listener.service, connection))
+            served = Connection(listener.service)
+            self._connections.add(served)
+            arriving = asyncio.get_running_loop().create_task(self._serve(served, connection))
             self._arriving.add(arriving)
             arriving.add_done_callback(self._arriving.discard)
 
-    @staticmethod
-    async def _serve(service: Service, connection: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+    async def _serve(self, served: Connection, connection: socket.socket) -> None:
         try:
-            await loop.connect_accepted_socket(lambda: Connection(service), connection)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: served, connection)
         except OSError as error:
-            _log.debug("%s: connection lost before it was served: %s", service.name, error)
+            _log.debug("%s: connection lost before it was served: %s", served.service.name, error)
             connection.close()
-
-    @property
-    def _count(self) -> int:
-        return len(self._connections) + len(self._arriving)
+            self._forget(served)
 
     def _full(self) -> bool:
         """Whether there is no room and none can be made."""
-        return self._count >= self.max_connections and self._longest_idle() is None
+        return len(self._connections) >= self.max_connections and self._longest_idle() is None
 
     def _make_room(self) -> None:
-        if self._count >= self.max_connections:
+        if len(self._connections) >= self.max_connections:
             longest = self._longest_idle()
             if longest is not None:
                 self._idle.pop()
@@ -261,12 +260,14 @@ class Server:
 
     def _opened(self, connection: Connection) -> None:
         connection.service.counters.connections_open += 1
-        self._connections.add(connection)
         if self._stopping:
             connection.finish()
 
     def _closed(self, connection: Connection) -> None:
         connection.service.counters.connections_open -= 1
+        self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._leaving.discard(connection)
         if self._stopping and not self._connections and not self._leaving:

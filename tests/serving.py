@@ -141,9 +141,13 @@ def make_server(
     clock: Callable[[], float],
     host: str = "127.0.0.1",
     allow: tuple[Any, ...] = (),
+    ports: tuple[int, ...] = (),
     **options: Any,
 ) -> Server:
-    """A server with a listener for each map, on ports of the system's choosing."""
-    endpoint = Endpoint("inet", host, 0)
-    listeners = [(ListenerConfig("tcp_table", endpoint, map.name, allow), map) for map in maps]
+    """A server with a listener for each map, by default on ports of the system's choosing."""
+    endpoints = [Endpoint("inet", host, port) for port in ports or [0] * len(maps)]
+    listeners = [
+        (ListenerConfig("tcp_table", endpoint, map.name, allow), map)
+        for endpoint, map in zip(endpoints, maps, strict=True)
+    ]
     return Server(ServerConfig(**options), listeners, clock=clock)

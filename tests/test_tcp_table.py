@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -387,3 +391,25 @@ def test_any_bytes_however_cut_give_the_same_requests_one_for_each_line(
             assert request.raw == line + b"\n"
         else:
             decode(request.reply)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
+def test_the_fuzz_target_finds_nothing_in_a_short_run(tmp_path: Path) -> None:
+    home = Path(__file__).parent.parent
+    done = subprocess.run(
+        [
+            sys.executable,
+            home / "fuzz" / "fuzz_tcp_table.py",
+            "-runs=1500",
+            "-seed=1",
+            "-max_len=4096",
+            tmp_path,
+        ],
+        capture_output=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(home), "PATH": "/usr/bin:/bin"},
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
+    assert b"Done 1500 runs" in done.stderr
