@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tcpmapkit.errors import ConfigError
+from tcpmapkit.output import print_line, print_rows
 
 if TYPE_CHECKING:
+    from tcpmapkit.plugins import ResolverType
     from tcpmapkit.query import Outcome
     from tcpmapkit.site import Site
 
@@ -183,10 +185,9 @@ async def _ask_one(asked: Any, key: str, explain: bool, *, prefix: bool) -> int:
     if explain:
         from tcpmapkit.explain import explanation
 
-        for line in explanation(asked, question, outcome, elapsed):
-            _print(line)
+        print_rows(explanation(asked, question, outcome, elapsed))
     elif isinstance(outcome, Found):
-        _print(f"{key}\t{outcome.value}" if prefix else outcome.value)
+        print_line(f"{key}\t{outcome.value}" if prefix else outcome.value)
     if isinstance(outcome, Found):
         return 0
     if isinstance(outcome, NotFound):
@@ -210,14 +211,16 @@ def plugins(file: Path | None) -> None:
             path = None  # no configuration: what is installed
         wanted = plugins_config(read_document(path)) if path is not None else None
         loaded = load_plugins(wanted.directory, wanted.disable) if wanted is not None else load_plugins()
-    for one in sorted(loaded.types.values(), key=lambda one: one.name):
-        properties = [
-            name for name in ("folded", "partial_keys", "special_keys", "in_memory") if getattr(one, name)
-        ]
-        properties += [f"attributes={','.join(sorted(one.attributes))}"] if one.attributes else []
-        _print("\t".join((one.name, one.distribution, one.version or "-", one.source, " ".join(properties))))
-    for broken in loaded.broken:
-        _print("\t".join((broken.name, broken.distribution, broken.version or "-", "broken", broken.reason)))
+    rows = [_described(one) for one in sorted(loaded.types.values(), key=lambda one: one.name)]
+    rows += [(one.name, one.distribution, one.version or "-", "broken", one.reason) for one in loaded.broken]
+    print_rows(rows, ("type", "distribution", "version", "source", "properties"))
+
+
+def _described(one: ResolverType) -> tuple[str, ...]:
+    flags = ("folded", "partial_keys", "special_keys", "in_memory")
+    properties = [name for name in flags if getattr(one, name)]
+    properties += [f"attributes={','.join(sorted(one.attributes))}"] if one.attributes else []
+    return one.name, one.distribution, one.version or "-", one.source, " ".join(properties)
 
 
 @main.command("postfix-config")
@@ -228,7 +231,7 @@ def postfix_config_command(file: Path | None) -> None:
 
     with _config_errors():
         for line in postfix_config(_open(file).config):
-            _print(line)
+            print_line(line)
 
 
 @main.command()
@@ -237,10 +240,4 @@ def schema() -> None:
     from tcpmapkit.config.schema import config_schema
     from tcpmapkit.plugins import load_plugins
 
-    _print(json.dumps(config_schema(load_plugins().types), indent=2, ensure_ascii=False))
-
-
-def _print(text: str) -> None:
-    """A line on standard output, in UTF-8 whatever the locale."""
-    sys.stdout.buffer.write(text.encode(errors="surrogateescape") + b"\n")
-    sys.stdout.buffer.flush()
+    print_line(json.dumps(config_schema(load_plugins().types), indent=2, ensure_ascii=False))

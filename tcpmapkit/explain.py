@@ -15,23 +15,27 @@ if TYPE_CHECKING:
 __all__ = ["explanation"]
 
 
-def explanation(map: Map, query: Query, outcome: Outcome, elapsed: float) -> Iterator[str]:
-    """The lines; `elapsed` is the whole lookup's time in seconds."""
-    yield f"map\t{map.name}"
-    yield f"key\t{query.key!r}"
-    yield f"cache\t{_cache(map)}"
+def explanation(map: Map, query: Query, outcome: Outcome, elapsed: float) -> Iterator[tuple[str, ...]]:
+    """Records, the first field of each saying what it is; `elapsed` is the lookup's time in seconds."""
+    yield "map", map.name
+    yield "key", repr(query.key)
+    yield "cache", _cache(map)
     for number, step in enumerate(query.trace or (), 1):
-        yield f"step {number}\t{_step(step)}"
-    yield f"outcome\t{_outcome(outcome)}\t{elapsed * 1000:.2f} ms"
+        yield f"step {number}", *_step(step)
+    yield "outcome", _outcome(outcome), _milliseconds(elapsed)
     for protocol, encode in ENCODERS.items():
-        yield f"reply\t{protocol}\t{ascii(encode(outcome))[1:]}"
-    yield f"Postfix\t{_consequence(outcome)}"
+        yield "reply", protocol, ascii(encode(outcome))[1:]
+    yield "Postfix", _consequence(outcome)
 
 
-def _step(step: StepTrace) -> str:
+def _step(step: StepTrace) -> tuple[str, ...]:
     if step.outcome is None:
-        return f"{step.step}\tnot asked"
-    return f"{step.step}\tasked {step.key!r}\t{_outcome(step.outcome)}\t{step.elapsed * 1000:.2f} ms"
+        return step.step, "not asked"
+    return step.step, f"asked {step.key!r}", _outcome(step.outcome), _milliseconds(step.elapsed)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.2f} ms"
 
 
 def _outcome(outcome: Outcome | Miss) -> str:

@@ -1,0 +1,34 @@
+"""What the commands print: plain records, or a table where somebody looks at a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+__all__ = ["print_line", "print_rows"]
+
+
+def print_line(text: str) -> None:
+    """A line on standard output, in UTF-8 whatever the locale."""
+    sys.stdout.buffer.write(text.encode(errors="surrogateescape") + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def print_rows(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> None:
+    """Records: one a line, its fields separated by tabs; on a terminal a table under `header`."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            print_line("\t".join(row))
+        return
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    every = [list(row) for row in rows]
+    table = Table(*header, box=SIMPLE if header else None, show_header=bool(header), pad_edge=False)
+    for _ in range(len(header), max(map(len, every), default=0)):
+        table.add_column()
+    for fields in every:
+        table.add_row(*(Text(field) for field in fields))  # never markup: a key may look like some
+    Console().print(table)
