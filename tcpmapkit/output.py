@@ -15,7 +15,8 @@ def print_line(text: str) -> None:
 
 
 def print_rows(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> None:
-    """Records: one a line, its fields separated by tabs; on a terminal a table under `header`."""
+    """Records: one a line, its fields separated by tabs; on a terminal a table under
+    `header`, or of two columns where the records share their first field only."""
     if not sys.stdout.isatty():
         for row in rows:
             print_line("\t".join(row))
@@ -25,10 +26,10 @@ def print_rows(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    every = [list(row) for row in rows]
-    table = Table(*header, box=SIMPLE if header else None, show_header=bool(header), pad_edge=False)
-    for _ in range(len(header), max(map(len, every), default=0)):
-        table.add_column()
-    for fields in every:
-        table.add_row(*(Text(field) for field in fields))  # never markup: a key may look like some
+    table = Table(box=SIMPLE if header else None, show_header=bool(header), pad_edge=False)
+    for title in header or ("", ""):
+        table.add_column(title, overflow="fold")  # a value is never cut off
+    for row in rows:
+        fields = row if header else (row[0], "   ".join(row[1:]))
+        table.add_row(*map(Text, fields))  # never markup: a key may look like some
     Console().print(table)
