@@ -46,6 +46,12 @@ class ConfigError(Exception):
         self.hint = hint
         self.source = source
 
+    @staticmethod
+    def several(errors: Iterable[ConfigError]) -> ConfigError:
+        """One exception for several mistakes, to be raised once all are found."""
+        every = tuple(errors)
+        return every[0] if len(every) == 1 else ConfigErrors(every)
+
     def __str__(self) -> str:
         """The mistake as shown to the operator: place, path, message, hint; the line and a caret."""
         place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)

@@ -222,7 +222,7 @@ def load_plugins(directory: Path | None = None, disable: Iterable[str] = ()) -> 
                 Origin(name, hookspecs.PROJECT, version, module),
                 partial(importlib.import_module, module),
             )
-    for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
+    for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: (entry.name, entry.value)):
         if entry.name not in blocked:
             plugins.load(entry_origin(entry), entry.load)
     if directory is not None:
@@ -233,7 +233,8 @@ def load_plugins(directory: Path | None = None, disable: Iterable[str] = ()) -> 
 
 
 def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0] if str(error) else type(error).__name__
+    """An exception in one line: pluggy says in the second and third what is wrong."""
+    return f"{type(error).__name__}: {'; '.join(str(error).splitlines())}".removesuffix(": ")
 
 
 _MARK = f"{hookspecs.PROJECT}_impl"

@@ -17,7 +17,6 @@ from typing import Any, Literal
 import attrs
 
 from tcpmapkit import ConfigError, Found, PermFail, TempFail, hookimpl
-from tcpmapkit.errors import ConfigErrors
 from tcpmapkit.resolvers.postfix_lines import read_settled
 from tcpmapkit.resolvers.regex.engine import Engine, MatchFailed, Pcre2, PythonRe
 from tcpmapkit.resolvers.regex.rules import (
@@ -96,7 +95,7 @@ class Regex:
             except ConfigError as error:
                 errors.append(error)
         if errors:
-            raise errors[0] if len(errors) == 1 else ConfigErrors(errors)
+            raise ConfigError.several(errors)
         self._table = tuple(table)
 
     def _load_engine(self) -> Engine:
@@ -159,7 +158,7 @@ class Regex:
         reader = TableReader(path, self._syntax(), self._load_engine(), warn)
         table = reader.read(read_settled(path).decode("latin-1"))
         if reader.errors:
-            raise ConfigErrors(reader.errors)
+            raise ConfigError.several(reader.errors)
         return table
 
     def resolve(self, query: Any) -> Found | TempFail | PermFail | None:
