@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any, Protocol
 
+from tcpmapkit.resolvers.regex.faithful import beyond_re
 from tcpmapkit.resolvers.regex.perl import (
     ANCHORED,
     CASELESS,
@@ -18,16 +19,10 @@ from tcpmapkit.resolvers.regex.perl import (
 )
 from tcpmapkit.resolvers.regex.posix import Parsed
 from tcpmapkit.resolvers.regex.tree import (
-    Group,
-    Node,
     PatternError,
     Reference,
-    Repeat,
     Untranslatable,
-    children,
     contains,
-    nullable,
-    varies,
     write,
 )
 
@@ -105,9 +100,9 @@ class Pcre2:
         self.match_limit = match_limit
 
     def perl(self, pattern: str, options: int, captures: bool) -> Pattern:
-        braces = version_dependent(pattern)
-        if braces:
-            raise Untranslatable(f"{braces} is a repetition for PCRE2 since 10.43 and plain text before")
+        changed = version_dependent(pattern)
+        if changed:
+            raise Untranslatable(f"{changed} has another meaning in PCRE2 since 10.43 than before")
         return _Pcre2Pattern(self, pattern.encode("latin-1"), options)
 
     def posix(self, parsed: Parsed, icase: bool, captures: bool) -> Pattern:
@@ -191,22 +186,11 @@ class PythonRe:
         return self.posix(parsed, bool(options & CASELESS), captures)
 
     def posix(self, parsed: Parsed, icase: bool, captures: bool) -> Pattern:
-        reason = _beyond_re(parsed.tree, captures)
+        reason = beyond_re(parsed.tree, captures)
         if reason:
             raise Untranslatable(f"{reason} ({self.reason})")
         text = write(parsed.tree, caseless=icase, captures=captures, end=rb"\Z")
         return _RePattern(re.compile(text, re.DOTALL | (re.IGNORECASE if icase else 0)), parsed.groups)
-
-
-def _beyond_re(node: Node, captures: bool) -> str | None:
-    if isinstance(node, Reference):
-        return "a back-reference"
-    if isinstance(node, Repeat) and node.most != 1:
-        if nullable(node.item) or varies(node.item):
-            return "a repetition within a repetition"
-        if captures and contains(node.item, Group):
-            return "a group within a repetition"
-    return next(filter(None, (_beyond_re(child, captures) for child in children(node))), None)
 
 
 class _RePattern:

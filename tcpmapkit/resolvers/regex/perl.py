@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 
-from tcpmapkit.resolvers.regex.posix import CLASSES, WORD, Parsed, caseless
+from tcpmapkit.resolvers.regex.brackets import CLASSES, WORD, caseless
+from tcpmapkit.resolvers.regex.posix import Parsed
 from tcpmapkit.resolvers.regex.tree import (
     ALL,
     Assertion,
@@ -50,11 +51,17 @@ _OPAQUE = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 _BRACES = re.compile(r"\{[ \t]*(?:[0-9]+[ \t]*(?:,[ \t]*[0-9]*[ \t]*)?|,[ \t]*[0-9]+[ \t]*)\}")
+_ESCAPE = re.compile(r"\\(?:([pP]\{[\s_^-]*[lL][\s_-]*[ultULT][\s_-]*\}|x(?![0-9A-Fa-f{]))|.)", re.DOTALL)
 _PLAIN_BRACES = re.compile(r"\{[0-9]+(?:,[0-9]*)?\}")
 
 
 def version_dependent(pattern: str) -> str | None:
-    """A part of the pattern that is a quantifier for PCRE2 10.43 and later, and plain text before."""
+    """A part of the pattern that PCRE2 reads otherwise since 10.43: ``{,3}`` and ``{ 3 }``, once plain
+    text, ``\\p{Lu}``, which in a case-insensitive pattern now is any cased letter, and ``\\x`` without
+    digits, once NUL."""
+    for escape in _ESCAPE.finditer(pattern):
+        if escape[1]:
+            return escape[0]
     outside = _OPAQUE.sub("x", pattern)
     for braces in _BRACES.finditer(outside):
         if not _PLAIN_BRACES.fullmatch(braces[0]):

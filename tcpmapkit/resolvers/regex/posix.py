@@ -11,6 +11,8 @@ import string
 
 import attrs
 
+from tcpmapkit.resolvers.regex.brackets import CLASSES, WORD, Brackets
+from tcpmapkit.resolvers.regex.faithful import check_anchors, check_references
 from tcpmapkit.resolvers.regex.tree import (
     ALL,
     Assertion,
@@ -22,39 +24,15 @@ from tcpmapkit.resolvers.regex.tree import (
     Reference,
     Repeat,
     Sequence,
-    Untranslatable,
     bits,
-    children,
     contains,
 )
 
-__all__ = ["CLASSES", "WORD", "Parsed", "caseless", "parse"]
+__all__ = ["Parsed", "parse"]
 
 _MOST_REPEATS = 0x7FFF  # RE_DUP_MAX
-_LONGEST_NAME = 32  # of what is inside [: :], [. .] and [= =]
-
-_PRINTABLE = bits(range(0x20, 0x7F))
-_ALNUM = bits((string.ascii_letters + string.digits).encode())
-
-#: What isalpha(3) and the like say in the C locale.
-CLASSES = {
-    "alnum": _ALNUM,
-    "alpha": bits(string.ascii_letters.encode()),
-    "blank": bits(b" \t"),
-    "cntrl": bits([*range(0x20), 0x7F]),
-    "digit": bits(string.digits.encode()),
-    "graph": _PRINTABLE & ~bits(b" "),
-    "lower": bits(string.ascii_lowercase.encode()),
-    "print": _PRINTABLE,
-    "punct": _PRINTABLE & ~_ALNUM & ~bits(b" "),
-    "space": bits(b" \t\n\v\f\r"),
-    "upper": bits(string.ascii_uppercase.encode()),
-    "xdigit": bits(string.hexdigits.encode()),
-}
-WORD = _ALNUM | bits(b"_")
 
 _UNMATCHED_PARENTHESIS = "Unmatched ( or \\("
-_UNMATCHED_BRACKET = "Unmatched [, [^, [:, [., or [="
 _UNMATCHED_BRACE = "Unmatched \\{"
 _BAD_INTERVAL = "Invalid content of \\{\\}"
 _NOTHING_TO_REPEAT = "Invalid preceding regular expression"
@@ -82,12 +60,6 @@ class Parsed:
     groups: int
 
 
-def caseless(allowed: int) -> int:
-    """The set with the other case of each of its ASCII letters."""
-    upper, lower = allowed & CLASSES["upper"], allowed & CLASSES["lower"]
-    return allowed | upper << 32 | lower >> 32
-
-
 def parse(pattern: str, *, extended: bool, icase: bool, newline: bool) -> Parsed:
     """Read a pattern (bytes as Latin-1 text). `extended`, `icase`, `newline`: the flags of regcomp(3).
 
@@ -96,65 +68,9 @@ def parse(pattern: str, *, extended: bool, icase: bool, newline: bool) -> Parsed
     """
     reader = _Reader(pattern, extended, icase, newline)
     tree = reader.choice(0)
-    _check_references(tree)
-    _check_anchors(tree)
+    check_references(tree)
+    check_anchors(tree)
     return Parsed(tree, reader.groups)
-
-
-def _check_references(tree: Node) -> None:
-    """A reference means the same to every engine while its group is matched exactly once."""
-    once: set[int] = set()
-
-    def walk(node: Node, certain: bool) -> None:
-        match node:
-            case Sequence(items):
-                for item in items:
-                    walk(item, certain)
-            case Group(number, item):
-                walk(item, certain)
-                if certain and not contains(item, Reference):
-                    once.add(number)
-            case Choice(options):
-                for option in options:
-                    walk(option, False)
-            case Repeat(item):
-                walk(item, False)
-            case Reference(number):
-                if number not in once:
-                    raise Untranslatable(
-                        f"\\{number} refers to a group inside a repetition or an alternative"
-                    )
-
-    walk(tree, True)
-
-
-def _check_anchors(tree: Node) -> None:
-    """Refuse what the library itself gets wrong: anchors that are repeated, and, without REG_NEWLINE,
-    a newline matched just outside ``^`` or ``$``, which it takes for the end of a line all the same."""
-
-    def walk(node: Node, before: bool, after: bool) -> None:
-        # before, after: whether a newline may be matched somewhere before and after this node.
-        match node:
-            case Sequence(items):
-                matched = [matches_newline(item) for item in items]
-                for index, item in enumerate(items):
-                    walk(item, before or any(matched[:index]), after or any(matched[index + 1 :]))
-            case Assertion("begin") if before:
-                raise Untranslatable("^ after what can match a newline")
-            case Assertion("end") if after:
-                raise Untranslatable("$ before what can match a newline")
-            case Repeat(item, _, most) if most != 1 and contains(item, Assertion):
-                raise Untranslatable("an anchor inside a repetition")
-            case _:
-                for child in children(node):
-                    walk(child, before, after)
-
-    def matches_newline(node: Node) -> bool:
-        if isinstance(node, Bytes):
-            return bool(node.allowed & bits(b"\n"))
-        return isinstance(node, Reference) or any(map(matches_newline, children(node)))
-
-    walk(tree, False, False)
 
 
 @attrs.frozen
@@ -264,7 +180,9 @@ class _Reader:
             case "open":
                 node = self.group(depth + 1)
             case "bracket":
-                node = Bytes(self.upper_matches(self.bracket()))
+                bracket = Brackets(self.text, self.raw, self.position, self.icase, self.newline)
+                node = Bytes(self.upper_matches(bracket.read()))
+                self.position = bracket.position
             case "reference":
                 assert isinstance(token.value, int)
                 if token.value not in self.complete:
@@ -343,64 +261,6 @@ class _Reader:
         if wrong:
             raise PatternError(_BAD_INTERVAL)
         return int(digits.lstrip("0")[:9] or "0") if digits else None
-
-    # Bracket expressions
-
-    def bracket(self) -> int:
-        """The set that a bracket expression allows; reads to its ``]``."""
-        negated = self.text[self.position : self.position + 1] == "^"
-        self.position += negated
-        if self.position >= len(self.text):
-            raise PatternError("Invalid regular expression")
-        allowed = bits(b"\n") if negated and self.newline else 0
-        first = True
-        while first or self.text[self.position : self.position + 1] != "]":
-            start, members = self.element(first)
-            first = False
-            ranged = self.text[self.position : self.position + 1] == "-"
-            if start is not None and ranged and self.text[self.position + 1 : self.position + 2] != "]":
-                self.position += 1
-                end, _ = self.element(True)
-                if end is None or end < start:
-                    raise PatternError("Invalid range end")
-                members = bits(range(start, end + 1))
-            allowed |= members
-        self.position += 1
-        return ALL & ~allowed if negated else allowed
-
-    def element(self, hyphen: bool) -> tuple[int | None, int]:
-        """One member: the byte that can begin or end a range (None for a class), and the bytes it is.
-
-        `hyphen`: a ``-`` may stand here for itself.
-        """
-        if self.position >= len(self.text):
-            raise PatternError(_UNMATCHED_BRACKET)
-        char = self.text[self.position]
-        kind = self.text[self.position + 1 : self.position + 2]
-        if char == "[" and kind and kind in ".:=":
-            return self.symbol(kind)
-        self.position += 1
-        if char == "-" and not hyphen and self.text[self.position : self.position + 1] != "]":
-            raise PatternError("Invalid range end")
-        return ord(char), 1 << ord(char)
-
-    def symbol(self, kind: str) -> tuple[int | None, int]:
-        source = self.raw if kind == ":" else self.text
-        begin = self.position + 2
-        end = source.find(kind + "]", begin)
-        if end < 0 or end - begin >= _LONGEST_NAME:
-            raise PatternError(_UNMATCHED_BRACKET)
-        name = source[begin:end]
-        self.position = end + 2
-        if kind == ":":
-            if self.icase and name in ("upper", "lower"):
-                name = "alpha"
-            if name not in CLASSES:
-                raise PatternError("Invalid character class name")
-            return None, CLASSES[name]
-        if len(name) != 1:
-            raise PatternError("Invalid collation character")
-        return (ord(name) if kind == "." else None), 1 << ord(name)
 
 
 def _repeat(node: Node, least: int, most: int | None) -> Node:

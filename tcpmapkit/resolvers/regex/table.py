@@ -113,7 +113,8 @@ class TableReader:
         try:
             result = compile_result(text)
         except PatternError as error:
-            raise PatternError(f"{error}: skipping this rule") from None
+            self.warn(number, str(error))
+            raise PatternError("bad replacement syntax: skipping this rule") from None
         highest = max((part for part in result if isinstance(part, int)), default=0)
         if highest and first.negate:
             raise PatternError("$number found in negative match replacement text: skipping this rule")
@@ -149,7 +150,8 @@ class TableReader:
         while end < len(body) and body[end] != delimiter:
             end += 2 if body[end] == "\\" else 1
         if end >= len(body):
-            raise PatternError(f'no closing regexp delimiter "{delimiter}": skipping this rule')
+            what = "ignoring" if self.syntax == "pcre" else "skipping"
+            raise PatternError(f'no closing regexp delimiter "{delimiter}": {what} this rule')
         pattern = body[1:end]
         after = end = end + 1
         # In a regexp table a second pattern may follow the flags.
