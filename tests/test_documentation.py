@@ -1,0 +1,235 @@
+"""Every type, option, command and section is documented, with the default that it has."""
+
+from __future__ import annotations
+
+import os
+import re
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import attrs
+import click
+import pytest
+import tomli
+
+from tcpmapkit import Chain, Map
+from tcpmapkit.cache import CacheOptions
+from tcpmapkit.cli import main
+from tcpmapkit.config import ListenerConfig, LogConfig, PluginsConfig, ServerConfig
+from tcpmapkit.config.availability import NOT_AVAILABLE
+from tcpmapkit.config.masking import Secrets
+from tcpmapkit.config.model import Config, MapConfig, MapTest, StepConfig
+from tcpmapkit.config.options import Option, options_of, type_options
+from tcpmapkit.config.reading import Reader
+from tcpmapkit.config.scalars import Endpoint, Network
+from tcpmapkit.plugins import BUILT_IN, load_plugins
+from tcpmapkit.postfix_config import REFUSING
+from tests.documents import DOCUMENTS, TOP, anchors, blocks, options_table, prose, sections
+
+RESOLVERS, CONFIGURATION, COMMANDS = (
+    TOP / "docs" / f"{name}.md" for name in ("resolvers", "configuration", "commands")
+)
+
+TYPES = {name: one for name, one in load_plugins().types.items() if one.source.startswith("tcpmapkit.")}
+
+#: Heading in docs/configuration.md -> the class that reads the section.
+SECTIONS: dict[str, type] = {
+    "[server]": ServerConfig,
+    "[log]": LogConfig,
+    "[plugins]": PluginsConfig,
+    "[[listeners]]": ListenerConfig,
+    "[maps.NAME]": MapConfig,
+    "[[maps.NAME.resolvers]]": StepConfig,
+    "Cache": CacheOptions,
+    "[[maps.NAME.tests]]": MapTest,
+}
+
+#: What None stands for where a document can say it.
+EFFECTIVE = {("dns", "query"): "{domain}", ("http", "method"): "GET", ("regex", "syntax"): "pcre"}
+
+_SCALARS = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    Path: "path",
+    Any: "any value",
+    Map: "name of a map",
+    Endpoint: "endpoint",
+}
+_NOTED = {"duration": "duration", "size": "size", "template": "template", "template-json": "any value"}
+
+
+def type_words(annotation: Any) -> str:
+    """What may be written for an option, in the words of the documents."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation == Network:
+        return "network"
+    if annotation in (Chain, tuple[Chain, ...]):
+        return "array of steps"
+    if origin is Annotated:
+        return next((_NOTED[note] for note in arguments[1:] if note in _NOTED), type_words(arguments[0]))
+    if origin is Literal:
+        return either(
+            str(one) if isinstance(one, int) and not isinstance(one, bool) else code(one) for one in arguments
+        )
+    if origin in (typing.Union, types.UnionType):
+        return either(type_words(one) for one in arguments if one is not type(None))
+    if origin is tuple:
+        return "array of steps" if arguments[0] is StepConfig else f"array of {type_words(arguments[0])}"
+    if origin is not None and issubclass(origin, Mapping):
+        return f"table of {type_words(arguments[1])}"
+    return "table" if attrs.has(annotation) and annotation is not Endpoint else _SCALARS[annotation]
+
+
+def code(value: object) -> str:
+    return f'`"{value}"`' if isinstance(value, str) else f"`{str(value).lower()}`"
+
+
+def either(words: typing.Iterable[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def with_members(options: typing.Iterable[Option]) -> dict[str, Option]:
+    """Options by name; those of the tables in an array too, as `rules[].pattern`."""
+    named = {}
+    for option in options:
+        named[option.name] = option
+        for inner in get_args(option.annotation):
+            member = get_args(inner)[0] if get_origin(inner) is tuple else inner
+            array = tuple in (get_origin(inner), get_origin(option.annotation))
+            if array and attrs.has(member) and member not in (StepConfig, MapTest):
+                named |= {f"{option.name}[].{one.name}": one for one in options_of(member)}
+    return named
+
+
+ALL: dict[tuple[str, str], dict[str, Option]] = {
+    **{("resolvers", name): with_members(type_options(one)) for name, one in TYPES.items()},
+    **{("configuration", heading): with_members(options_of(cls)) for heading, cls in SECTIONS.items()},
+}
+each_section = pytest.mark.parametrize(("page", "heading"), ALL, ids=[heading for _, heading in ALL])
+
+
+def documented(page: str, heading: str) -> dict[str, tuple[str, str, str]]:
+    return options_table(sections(TOP / "docs" / f"{page}.md")[heading])
+
+
+def test_every_built_in_type_has_a_section_and_no_other_has_one() -> None:
+    assert set(TYPES) == set(BUILT_IN)
+    assert sorted(sections(RESOLVERS)) == sorted(TYPES)
+
+
+def test_every_section_of_the_file_has_one_in_the_manual() -> None:
+    headings = sections(CONFIGURATION)
+    assert set(SECTIONS) <= set(headings)
+    for option in options_of(Config):
+        assert {f"[{option.name}]", f"[[{option.name}]]", f"[{option.name}.NAME]"} & set(headings)
+
+
+@each_section
+def test_the_table_of_options_has_them_all_and_no_other(page: str, heading: str) -> None:
+    assert list(documented(page, heading)) == list(ALL[page, heading])
+
+
+@each_section
+def test_each_option_is_documented_with_its_type_and_its_default(
+    page: str, heading: str, tmp_path: Path
+) -> None:
+    reader = Reader(tmp_path, Secrets(), lambda value: ())
+    for name, (kind, default, meaning) in documented(page, heading).items():
+        option = ALL[page, heading][name]
+        assert kind == type_words(option.annotation), name
+        assert meaning.endswith((".", "`")), name
+        actual = EFFECTIVE.get((heading, name), option.default)
+        if isinstance(actual, attrs.Factory):  # type: ignore[arg-type]
+            actual = actual.factory()
+        if actual is attrs.NOTHING:
+            assert default == "required", name
+        elif actual is None:
+            assert default == "none", name
+        else:
+            said = tomli.loads(f"value = {default.strip('`')}")["value"]
+            assert reader.reader(option.annotation)(said) == actual, name
+
+
+def test_every_type_has_a_table_of_what_its_states_mean_and_an_example_with_tests() -> None:
+    tested = {
+        name
+        for block in blocks(RESOLVERS, "toml")
+        for name in re.findall(r'^type = "(\w+)"', block.text, re.MULTILINE)
+        if ".tests]]" in block.text
+    }
+    assert set(TYPES) <= tested
+    for name, text in sections(RESOLVERS).items():
+        assert "| state | outcome |" in text, name
+
+
+def test_what_is_not_available_yet_is_listed() -> None:
+    listed = sections(CONFIGURATION)["Not available yet"]
+    rows = dict(re.findall(r"^\| (.*?) \| (.*) \|$", listed, re.MULTILINE))
+    names = {
+        "": "the file itself",
+        "server": "`[server]`",
+        "log": "`[log]`",
+        "listeners": "`[[listeners]]`",
+        "maps": "`[maps.NAME]`",
+        "resolvers": "`[[maps.NAME.resolvers]]`",
+    }
+    for section, options in NOT_AVAILABLE.items():
+        assert set(re.findall(r"`(\w+)`", rows[names[section]])) == set(options), section
+
+
+def test_the_parameters_that_refuse_such_maps_are_named() -> None:
+    text = sections(CONFIGURATION)["Which parameters take such a map"]
+    assert all(f"`{parameter}`" in text for parameter in REFUSING)
+
+
+# Commands.
+
+
+def test_every_command_has_a_section_and_nothing_else_has_one() -> None:
+    assert sorted(sections(COMMANDS)) == sorted(main.commands)
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_every_option_and_argument_of_a_command_is_in_its_section(name: str) -> None:
+    section = sections(COMMANDS)[name]
+    synopsis = re.findall(rf"^    tcpmapkit {name}(.*)$", section, re.MULTILINE)
+    assert len(synopsis) == 1
+    options = set(re.findall(r"--?[a-z]+", synopsis[0]))
+    known: set[str] = set()
+    for parameter in main.commands[name].params:
+        if isinstance(parameter, click.Option):
+            known |= set(parameter.opts)
+            assert options & set(parameter.opts), parameter.opts
+            if parameter.is_flag:
+                assert f"| `{parameter.opts[-1]}` |" in section
+        else:
+            assert parameter.make_metavar(click.Context(main)) in synopsis[0].split()
+    assert options <= known, "no such option"
+
+
+def test_the_options_of_every_command_and_the_statuses_are_in_the_introduction() -> None:
+    introduction = COMMANDS.read_text(encoding="utf-8").partition("\n## ")[0]
+    for option in ("--version", "-h", "--help", "-c FILE", "--config FILE"):
+        assert option in introduction
+    statuses = set(map(int, re.findall(r"^\| (\d+) \|", introduction, re.MULTILINE)))
+    assert statuses == {0, 1, 2, os.EX_TEMPFAIL, os.EX_CONFIG}
+
+
+# All documents.
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(TOP)))
+def test_the_links_within_the_documents_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
+        if re.match(r"https?:|mailto:", target):
+            continue
+        place, _, anchor = target.partition("#")
+        file = (document.parent / place) if place else document
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
