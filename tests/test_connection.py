@@ -213,6 +213,17 @@ async def test_what_was_asked_before_the_end_of_input_is_answered_before_the_clo
     assert line.transport.closing
 
 
+@pytest.mark.parametrize("end", ["eof_received", "finish"])
+async def test_a_lookup_that_was_the_last_is_followed_by_the_close(end: str) -> None:
+    line = Line()
+    line.send(b"get slow\n")
+    getattr(line.connection, end)()
+    line.map.answer("slow")
+    await turns()
+    assert line.transport.bytes == b"200 SLOW\n"
+    assert line.transport.closing
+
+
 async def test_the_end_of_input_with_nothing_asked_closes_at_once() -> None:
     line = Line()
     line.send(b"get k\nget part")

@@ -18,12 +18,13 @@ import pytest
 from tcpmapkit import listener as listener_module
 from tcpmapkit.cache import CacheOptions
 from tcpmapkit.chain import WaitingChain
+from tcpmapkit.connection import Connection
 from tcpmapkit.listener import is_allowed
 from tcpmapkit.maps import Generation, Map
 from tcpmapkit.process import StartError
 from tcpmapkit.query import Found, Query
 from tcpmapkit.server import Server
-from tests.serving import Clock, HeldMap, make_server
+from tests.serving import Clock, HeldMap, Transport, make_server
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -343,8 +344,9 @@ async def test_a_connection_with_a_lookup_in_flight_makes_no_room(map: HeldMap, 
 
 
 async def test_accepting_pauses_when_nobody_can_make_room_and_goes_on_when_one_closes(
-    map: HeldMap, clock: Clock, caplog: pytest.LogCaptureFixture
+    map: HeldMap, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tcpmapkit.server.PAUSE", 600.0)
     async with serving(map, clock=clock, max_connections=1) as server, connected(server) as first:
         assert await ask(first) == b"200 v\n"
         async with connected(server) as second:
@@ -471,6 +473,19 @@ async def test_a_peer_that_has_read_nothing_for_an_hour_is_dropped(map: HeldMap,
             clock.now += 3600
             server.sweep()
             await until(lambda: counters.connections_open == 0)
+
+
+async def test_a_connection_that_made_room_and_does_not_go_is_dropped(map: HeldMap, clock: Clock) -> None:
+    server = make_server(map, clock=clock, max_connections=1)
+    transport = Transport()
+    connection = Connection(server.listeners[0].service)
+    connection.connection_made(transport)  # type: ignore[arg-type]
+    server._connections.add(connection)
+    clock.now += 10
+    server._make_room()
+    assert (transport.closing, transport.aborted, server._connections) == (True, False, set())
+    server.sweep()
+    assert transport.aborted
 
 
 async def test_the_sweep_is_periodic(map: HeldMap, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
