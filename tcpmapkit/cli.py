@@ -125,9 +125,13 @@ def check(file: Path | None, offline: bool) -> None:
     left_out = f", {results.left_out} left out (offline)" if results.left_out else ""
     failed_too = f", {len(results.failed)} could not be run" if results.failed else ""
     _tell(
-        f"{site.document.path}: {len(site.maps.maps)} maps, "
-        f"{results.right} tests passed{left_out}{failed_too}"
+        f"{site.document.path}: {_counted(len(site.maps.maps), 'map')}, "
+        f"{_counted(results.right, 'test')} passed{left_out}{failed_too}"
     )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 @main.command()

@@ -118,7 +118,7 @@ def test_an_unknown_map_is_wrong_usage_with_a_suggestion(site: Path) -> None:
 def test_check_loads_every_table_and_runs_the_tests(site: Path) -> None:
     result = tcpmapkit("check", "-c", site)
     assert result.exit_code == 0
-    assert "1 tests passed" in result.stderr
+    assert "1 test passed" in result.stderr
     assert result.stdout == ""
 
 
