@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -18,6 +18,9 @@ from tcpmapkit.threads import SmallPool
 __all__ = ["BuiltMaps", "BuiltResolver"]
 
 _log = logging.getLogger(__name__)
+
+#: Seconds that a resolver may take to stop: one that hangs must not hold up the end of the server.
+_STOP_TIME: Final = 5.0
 
 
 @attrs.define(eq=False)
@@ -97,4 +100,5 @@ async def _start(one: BuiltResolver) -> None:
 async def _stop(one: BuiltResolver) -> None:
     stop = getattr(one.resolver, "stop", None)
     if stop is not None:
-        await stop()
+        async with asyncio.timeout(_STOP_TIME):
+            await stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ from tcpmapkit.built_maps import BuiltMaps
 from tcpmapkit.config import read_document, structure
 from tcpmapkit.plugin_sources import Origin
 from tcpmapkit.plugins import Plugins, load_plugins
-from tcpmapkit.testing import FakeWaitingResolver, started_file
+from tcpmapkit.testing import FakeWaitingResolver, started, started_file
 
 
 @attrs.define(eq=False)
@@ -324,3 +325,20 @@ resolvers = [{ type = "static", entries = { key = "from the second" } }]
         assert await first.lookup(first.query("key")) == Found("from the second")
         assert await first.lookup(first.query("OTHER")) == Found("from the first")
         assert await first.lookup(first.query("none")) == NotFound()
+
+
+async def test_a_resolver_that_does_not_stop_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @attrs.define(eq=False)
+    class Stubborn:
+        async def stop(self) -> None:
+            await asyncio.Event().wait()
+
+        def resolve(self, query: Any) -> Any:
+            return None
+
+    monkeypatch.setattr("tcpmapkit.built_maps._STOP_TIME", 0.01)
+    async with started(Stubborn()):
+        pass
+    assert "a resolver could not stop" in caplog.text

@@ -32,6 +32,7 @@ import attrs
 from tcpmapkit import ConfigError, Found, Miss, TempFail, hookimpl
 from tcpmapkit.resolvers.dns.names import check_template, name_for
 from tcpmapkit.resolvers.dns.records import NotText, is_referral, negative_ttl, texts
+from tcpmapkit.resolvers.remote import Complaints, Unmatchable, ValueMatch
 
 __all__ = ["Dns"]
 
@@ -43,9 +44,6 @@ _UDP_SIZE: Final = 1232
 #: Seconds for a lookup that has no deadline, and at most for one attempt.
 _LIFETIME: Final = 5.0
 _ATTEMPT: Final = 2.0
-
-#: Seconds in which the same trouble is logged as a warning only once.
-_QUIET: Final = 60.0
 
 
 class _Unusable(Exception):
@@ -80,7 +78,7 @@ class Dns:
     _resolver: Any = attrs.field(init=False, default=None)
     _backend: Any = attrs.field(init=False, default=None)
     _context: Any = attrs.field(init=False, default=None)
-    _complained: dict[str, float] = attrs.field(init=False, factory=dict)
+    _complain: Any = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self._servers = tuple(_server(text, number) for number, text in enumerate(self.nameservers))
@@ -97,7 +95,7 @@ class Dns:
         if not {"\0", "\r", "\n"}.isdisjoint(self.separator):
             raise ConfigError("a separator has no NUL, CR or LF", path=("separator",))
         if self.match is not None:
-            self._match = _compile_match(self.match)
+            self._match = ValueMatch(self.match)
 
     async def start(self, context: Any) -> None:
         """Load dnspython and read the system's servers, off the event loop. Raises `ConfigError`."""
@@ -108,6 +106,7 @@ class Dns:
 
         self._backend = dns.asyncbackend.get_backend("asyncio")
         self._context = context
+        self._complain = Complaints(context)
 
     def _make_resolver(self) -> Any:
         import dns.asyncresolver
@@ -177,7 +176,10 @@ class Dns:
             found = texts(self.record, answer.rrset, skip_invalid=self._match is not None)
         except NotText as error:
             raise _Unusable(str(error)) from None
-        values = [value for value in found if value and self._matches(value)]
+        try:
+            values = [value for value in found if value and (self._match is None or self._match(value))]
+        except Unmatchable as error:
+            raise _Unusable(f"a DNS record cannot be matched: {error}") from None
         if not values:
             return Miss(ttl)
         try:
@@ -185,26 +187,6 @@ class Dns:
         except ValueError as error:
             self._context.logger.debug("%s: %s", self._context.name, error)
             raise _Unusable("a DNS record has no value for Postfix") from None
-
-    def _matches(self, value: str) -> bool:
-        if self._match is None:
-            return True
-        from pcre2 import LibraryError  # type: ignore[import-untyped]
-
-        try:
-            return self._match.search(value) is not None
-        except LibraryError as error:
-            raise _Unusable(f"a DNS record cannot be matched: {error}") from None
-
-    def _complain(self, reason: str, detail: str = "") -> str:
-        """Log it, as a warning once a minute, and return `reason`."""
-        now = self._context.clock()
-        often = now - self._complained.get(reason, float("-inf")) < _QUIET
-        if not often:
-            self._complained[reason] = now
-        log = self._context.logger.debug if often else self._context.logger.warning
-        log("%s: %s%s", self._context.name, reason, f": {detail}" if detail else "")
-        return reason
 
 
 def _troubles(error: Any) -> str:
@@ -230,18 +212,6 @@ def _server(text: str, number: int) -> tuple[str, int]:
             hint="as in 192.0.2.1, 192.0.2.1:5353 or [2001:db8::1]:53",
         )
     return str(address), port
-
-
-def _compile_match(pattern: str) -> Any:
-    """The pattern for PCRE2, Postfix's own engine: its match limit bounds what a record can cost."""
-    try:
-        import pcre2
-    except ImportError:
-        raise ConfigError("match takes the package pcre2, which is not installed", path=("match",)) from None
-    try:
-        return pcre2.compile("(*LIMIT_MATCH=1000000)" + pattern, pcre2.UNICODE)
-    except pcre2.PatternError as error:
-        raise ConfigError(f"bad regular expression: {error}", path=("match",)) from None
 
 
 @hookimpl

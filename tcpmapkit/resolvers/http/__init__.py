@@ -29,14 +29,12 @@ from tcpmapkit.resolvers.http.credentials import read_token, tls_context
 from tcpmapkit.resolvers.http.freshness import lifetime, retry_after
 from tcpmapkit.resolvers.http.request import Headers, Url
 from tcpmapkit.resolvers.http.response import Unusable, read_body, values_in
+from tcpmapkit.resolvers.remote import Complaints, Unmatchable, ValueMatch
 
 __all__ = ["Http"]
 
 #: What is temporary though it is a 4xx: time-out, too early, too many requests.
 _TEMPORARY: Final = frozenset({408, 425, 429})
-
-#: Seconds in which the same trouble is logged as a warning only once.
-_QUIET: Final = 60.0
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -93,7 +91,7 @@ class Http:
     _own_headers: dict[str, str] = attrs.field(init=False)
     _tls: Any = attrs.field(init=False, default=True)
     _context: Any = attrs.field(init=False, default=None)
-    _complained: dict[str, float] = attrs.field(init=False, factory=dict)
+    _complain: Any = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self._url = Url.compile(self.url, self.params)
@@ -119,7 +117,7 @@ class Http:
         if self.value is not None:
             self._value = _compile_value(self.value)
         if self.match is not None:
-            self._match = _compile_match(self.match)
+            self._match = ValueMatch(self.match)
         if self.method is None:
             self.method = "GET" if self.json is None else "POST"
         # Compressing a line of text gains nothing, so it is not asked for (and undone if need be).
@@ -143,6 +141,7 @@ class Http:
 
         await asyncio.to_thread(self._load)
         self._context = context
+        self._complain = Complaints(context)
 
     def _load(self) -> None:
         import aiohttp  # noqa: F401 - loaded here, so that no lookup pays for it
@@ -203,31 +202,16 @@ class Http:
 
     def _found(self, values: list[str], ttl: float | None) -> Any:
         if self._match is not None:
-            values = [value for value in values if self._matches(value)]
+            try:
+                values = list(filter(self._match, values))
+            except Unmatchable as error:
+                raise Unusable("a value cannot be matched", str(error)) from None
         if not values:
             return Miss(ttl)
         try:
             return Found.joined(values, self.separator, ttl)
         except ValueError as error:
             raise Unusable("the HTTP response has no value for Postfix", str(error)) from None
-
-    def _matches(self, value: str) -> bool:
-        from pcre2 import LibraryError  # type: ignore[import-untyped]
-
-        try:
-            return self._match.search(value) is not None
-        except (LibraryError, UnicodeEncodeError) as error:
-            raise Unusable("a value cannot be matched", f"match: {error}") from None
-
-    def _complain(self, reason: str, detail: str = "") -> str:
-        """Log it, as a warning once a minute, and return `reason`."""
-        now = self._context.clock()
-        often = now - self._complained.get(reason, float("-inf")) < _QUIET
-        if not often:
-            self._complained[reason] = now
-        log = self._context.logger.debug if often else self._context.logger.warning
-        log("%s: %s%s", self._context.name, reason, f": {detail}" if detail else "")
-        return reason
 
 
 def _compile_value(expression: str) -> Any:
@@ -240,18 +224,6 @@ def _compile_value(expression: str) -> Any:
         raise ConfigError(
             f"not a JMESPath: {str(error).partition(chr(10))[0].rstrip(' :')}", path=("value",)
         ) from None
-
-
-def _compile_match(pattern: str) -> Any:
-    """The pattern for PCRE2, Postfix's own engine: its match limit bounds what a value can cost."""
-    try:
-        import pcre2
-    except ImportError:
-        raise ConfigError("match takes the package pcre2, which is not installed", path=("match",)) from None
-    try:
-        return pcre2.compile("(*LIMIT_MATCH=1000000)" + pattern, pcre2.UNICODE)
-    except pcre2.PatternError as error:
-        raise ConfigError(f"bad regular expression: {error}", path=("match",)) from None
 
 
 @hookimpl
