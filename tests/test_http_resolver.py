@@ -358,6 +358,23 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 
 
 @pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        pytest.param({"Content-Encoding": "br"}, b"an error page", id="an encoding that is not ours"),
+        pytest.param({"Content-Encoding": "gzip"}, b"an error page", id="damaged"),
+        pytest.param({}, b"an error page" * 100, id="over the limit"),
+    ],
+)
+async def test_a_status_that_means_a_miss_does_so_whatever_the_body_is(
+    headers: dict[str, str], body: bytes
+) -> None:
+    def answer(request: web.BaseRequest) -> web.Response:
+        return web.Response(status=404, body=body, headers=headers)
+
+    assert await answer_to(answer, max_body=100) == Miss()
+
+
+@pytest.mark.parametrize(
     "script",
     [
         pytest.param(sending(), id="hangs up"),

@@ -28,7 +28,7 @@ from tcpmapkit import ConfigError, Found, Miss, PermFail, TempFail, hookimpl
 from tcpmapkit.resolvers.http.credentials import read_token, tls_context
 from tcpmapkit.resolvers.http.freshness import lifetime, retry_after
 from tcpmapkit.resolvers.http.request import Headers, Url
-from tcpmapkit.resolvers.http.response import Unusable, read_body, values_in
+from tcpmapkit.resolvers.http.response import Unusable, pass_over_body, read_body, values_in
 from tcpmapkit.resolvers.remote import Complaints, Unmatchable, ValueMatch
 
 __all__ = ["Http"]
@@ -187,8 +187,7 @@ class Http:
     async def _answer(self, response: Any) -> Any:
         status, now = response.status, time.time()
         if status in self.not_found or status == 204:
-            # Read to its end, or the connection could not be used again.
-            await read_body(response, self.max_body)
+            await pass_over_body(response, self.max_body)
             return Miss(lifetime(response.headers, now))
         if status == 200:
             values = values_in(await read_body(response, self.max_body), response, self._value)

@@ -6,7 +6,7 @@ import json
 import zlib
 from typing import Any
 
-__all__ = ["Unusable", "read_body", "values_in"]
+__all__ = ["Unusable", "pass_over_body", "read_body", "values_in"]
 
 
 class Unusable(Exception):
@@ -34,6 +34,19 @@ async def read_body(response: Any, limit: int) -> bytes:
         else:
             return _decompress(bytes(body), response.headers.getall("Content-Encoding", []), limit)
     raise _too_long(limit)
+
+
+async def pass_over_body(response: Any, limit: int) -> None:
+    """Read the body of a response whose status says all, so that its connection can be used again.
+
+    One that is longer than `limit` bytes costs its connection, whatever it holds never the answer.
+    """
+    size = 0
+    if (response.content_length or 0) <= limit:
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > limit:
+                break
 
 
 def _too_long(limit: int) -> Unusable:
