@@ -81,7 +81,7 @@ class Regex:
 
     def __attrs_post_init__(self) -> None:
         if bool(self.rules) == (self.path is not None):
-            raise ConfigError("one of rules and path must be given", path=() if self.path else ("rules",))
+            raise ConfigError("regex takes either rules = [{pattern, result}] or path = ...")
         if not 1000 <= self.match_limit <= 10_000_000:
             raise ConfigError("must be from 1000 to 10000000", path=("match_limit",))
         engine = self._load_engine()

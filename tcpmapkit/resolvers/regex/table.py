@@ -159,7 +159,8 @@ class TableReader:
         while end < len(body) and body[end] not in stop:
             end += 1
         flags = body[after:end]
-        check_flags(flags, self.syntax)
-        if "X" in flags:
-            self.warn(number, 'ignoring obsolete regexp option "X"')
+        for flag in flags:
+            check_flags(flag, self.syntax)
+            if flag == "X":
+                self.warn(number, 'ignoring obsolete regexp option "X"')
         return _Written(pattern, flags, negate), body[end:]
