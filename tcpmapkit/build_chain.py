@@ -31,6 +31,9 @@ __all__ = ["OFFLINE", "Assembly", "ChainBuilder", "Group", "Traits"]
 #: What a step that was not asked under ``--offline`` answers.
 OFFLINE = TempFail("not asked: offline")
 
+#: Seconds that a group has past the time of its members, for those that cannot wait.
+_GROUP_GRACE = 0.1
+
 
 @attrs.frozen
 class Traits:
@@ -136,7 +139,11 @@ class ChainBuilder:
             "timeout": config.timeout,
         }
         pool = SmallPool(f"{self.config.name}.{name}") if blocks else None
-        step = WaitingStep(**common, pool=pool) if waits or blocks else InlineStep(**common)
+        step: Step
+        if waits or blocks:
+            step = WaitingStep(**common, pool=pool, grace=_GROUP_GRACE if inner else 0.0)
+        else:
+            step = InlineStep(**common)
         context = Context(
             directory=self.assembly.config.directory,
             name=name,

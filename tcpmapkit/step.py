@@ -245,6 +245,9 @@ class WaitingStep(Step):
     """A step that can wait: an ``async def resolve``, or a blocking one in threads (`pool`)."""
 
     pool: SmallPool | None = None
+    #: Seconds past its time for a resolver made of steps: theirs are up by then, but those that cannot
+    #: wait are still to be asked.
+    grace: float = 0.0
 
     @hookimpl
     async def resolve(self, query: Query) -> Answered:
@@ -267,12 +270,12 @@ class WaitingStep(Step):
             limit = min(left, self.timeout)
         elif self.on_error != "fail":
             limit = left / 2  # a source that hangs must not starve its fallback
-        if limit <= 0:
+        if limit <= 0 and not self.grace:
             return self._fail(TempFail("timed out"))
         if limit < left:
             asked = asked.with_deadline(asked.clock() + limit)
         try:
-            async with asyncio.timeout(limit if limit != float("inf") else None):
+            async with asyncio.timeout(max(limit, 0.0) + self.grace if limit != float("inf") else None):
                 if self.pool is not None:
                     return self._finish(await self.pool.run(self.resolver.resolve, asked), own)
                 return self._finish(await self.resolver.resolve(asked), own)

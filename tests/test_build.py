@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -293,8 +294,6 @@ entries = { a = "found" }
     def gone(key: str) -> str:
         raise OSError("the source is gone")
 
-    import sys
-
     module = ModuleType("nothing")
     inner = ModuleType("nothing.here")
     inner.gone = gone  # type: ignore[attr-defined]
@@ -308,6 +307,44 @@ entries = { a = "found" }
             assert isinstance(await asked.lookup(asked.query("b")), TempFail)
     finally:
         del sys.modules["nothing"], sys.modules["nothing.here"]
+
+
+@pytest.mark.parametrize(
+    "outer",
+    [
+        'type = "chain"\ntimeout = "10ms"\nresolvers = [{STEPS}]',
+        'type = "chain"\nresolvers = [{type = "chain", timeout = "10ms", resolvers = [{STEPS}]}]',
+        'type = "union"\nresolvers = [{type = "chain", timeout = "10ms", resolvers = [{STEPS}]}]',
+        'type = "map"\ntimeout = "10ms"\nmap = "inner"',
+    ],
+    ids=["chain", "chain in a chain", "chain in a union", "map"],
+)
+async def test_a_step_that_cannot_wait_is_asked_when_the_time_of_its_group_is_up(
+    outer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = """
+    {type = "python", callable = "silent_source:ask", timeout = "10ms", on_error = "next"},
+    {type = "static", value = "fallback"}
+"""
+    silent = ModuleType("silent_source")
+
+    async def ask(key: str) -> str:
+        await asyncio.Event().wait()
+        return key
+
+    silent.ask = ask  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "silent_source", silent)
+    text = f"""
+[maps.m]
+[[maps.m.resolvers]]
+{outer.replace("{STEPS}", steps)}
+[maps.inner]
+resolvers = [{steps}]
+"""
+    async with started_file(text) as maps:
+        found = await maps["m"].lookup(maps["m"].query("key"))
+        assert isinstance(found, Found)
+        assert found.value == "fallback"
 
 
 async def test_what_a_map_step_does_not_find_lets_the_next_step_be_asked() -> None:
