@@ -37,6 +37,15 @@ _UNMATCHED_BRACE = "Unmatched \\{"
 _BAD_INTERVAL = "Invalid content of \\{\\}"
 _NOTHING_TO_REPEAT = "Invalid preceding regular expression"
 
+_OPERATORS = {
+    "|": "or",
+    "(": "open",
+    ")": "close",
+    "{": "interval",
+    "}": "close interval",
+    "+": "repeat",
+    "?": "repeat",
+}
 _REPEATS = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 _ESCAPES: dict[str, tuple[str, int | str]] = {
     "<": ("assert", "word begin"),
@@ -131,16 +140,7 @@ class _Reader:
         return self.text[position : position + 2] in ("\\|", "\\)")
 
     def operator(self, char: str) -> _Token:
-        kinds = {
-            "|": "or",
-            "(": "open",
-            ")": "close",
-            "{": "interval",
-            "}": "close interval",
-            "+": "repeat",
-            "?": "repeat",
-        }
-        return _Token(kinds.get(char, "char"), char)
+        return _Token(_OPERATORS.get(char, "char"), char)
 
     def escape(self, char: str) -> _Token:
         if char in _ESCAPES:

@@ -6,6 +6,7 @@ What is matched are bytes. A set of bytes is an int whose bit N says whether byt
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import attrs
 
@@ -122,6 +123,7 @@ def _byte(value: int) -> bytes:
     return char if char.isalnum() or char in b"@_ " else b"\\x%02x" % value
 
 
+@lru_cache(1024)
 def _set(allowed: int, caseless: bool) -> bytes:
     """Written as a class. When `caseless`, the set has both cases of each letter and the engine knows."""
     if allowed == ALL:
