@@ -134,7 +134,8 @@ class ChainBuilder:
             "domains": None if config.domains is None else frozenset(config.domains),
             "key": key,
             "result": result,
-            "on_error": "fail" if away else config.on_error or on_error,
+            # What was not asked stays unknown, through every group around it.
+            "on_error": "fail" if away or (self.assembly.offline and inner) else config.on_error or on_error,
             "authoritative": config.authoritative,
             "timeout": config.timeout,
         }

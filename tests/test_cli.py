@@ -157,11 +157,25 @@ expect = "here"
 [[maps.remote.tests]]
 key = "far"
 expect = "away"
+[[maps.remote.tests]]
+key = "Far"
+expect = "away"
+[maps.nearer]
+[[maps.nearer.resolvers]]
+type = "map"
+map = "remote"
+on_error = "ignore"
+[[maps.nearer.resolvers]]
+type = "static"
+value = "not asked for"
+[[maps.nearer.tests]]
+key = "far"
+expect = "away"
 """
         )
     result = tcpmapkit("check", "-c", site, "--offline")
     assert result.exit_code == 0, result.stderr
-    assert "2 tests passed, 1 left out (offline)" in result.stderr
+    assert "2 tests passed, 3 left out (offline)" in result.stderr
 
 
 def test_every_table_that_does_not_load_is_told_at_once(site: Path) -> None:

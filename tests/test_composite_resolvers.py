@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tcpmapkit import Found, Miss, NotFound, PermFail, TempFail
+from tcpmapkit import ConfigError, Found, Miss, NotFound, PermFail, TempFail
 from tcpmapkit.cache import CacheOptions
 from tcpmapkit.chain import compile_chain
 from tcpmapkit.keys import fold
@@ -113,6 +113,13 @@ async def test_a_union_joins_all_answers_once_and_fails_with_a_member(
 async def test_a_union_joins_with_its_own_separator() -> None:
     made = members((inline,), [Found.joined(["a", "b"], ","), Found("c")])
     assert await ask(union(made, "; ")) == Found.joined(["a", "b", "c"], "; ")
+
+
+@pytest.mark.parametrize("separator", ["\n", "a\rb", "\0"])
+def test_a_union_refuses_a_separator_that_no_reply_can_carry(separator: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        union(members((inline,), [Found("a")]), separator)
+    assert raised.value.path == ("separator",)
 
 
 @kinds

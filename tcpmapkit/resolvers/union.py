@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import attrs
 
-from tcpmapkit import Chain, Found, Miss, PermFail, TempFail, hookimpl
+from tcpmapkit import Chain, ConfigError, Found, Miss, PermFail, TempFail, hookimpl
 
 Members = Annotated[tuple[Chain, ...], "help: the steps that are all asked"]
 Separator = Annotated[str, "help: what stands between two answers"]
@@ -62,7 +62,9 @@ class WaitingUnion(_Union):
 
 
 def union(resolvers: Members, separator: Separator = ",") -> _Union:
-    """The union of these members."""
+    """The union of these members. Raises `ConfigError` for a separator that no reply can carry."""
+    if not {"\0", "\r", "\n"}.isdisjoint(separator):
+        raise ConfigError("a separator has no NUL, CR or LF", path=("separator",))
     waits = any(member.can_wait for member in resolvers)
     return WaitingUnion(resolvers, separator) if waits else InlineUnion(resolvers, separator)
 

@@ -83,6 +83,8 @@ class Redis:
             )
         if self.field is not None and self.hget is None:
             raise ConfigError("goes with hget only", path=("field",))
+        if not {"\0", "\r", "\n"}.isdisjoint(self.separator):
+            raise ConfigError("has NUL, CR or LF, which no reply can carry", path=("separator",))
         self._server = _server(self.url)
         if self.ca_file is not None and "ssl_cert_reqs" not in self._server:
             raise ConfigError("goes with a rediss:// url only", path=("ca_file",))
