@@ -111,6 +111,8 @@ VALUE = "hunter2!"
         "[maps.m]\nresolvers=[{type='unknown', password='hunter2!'}]",
         "[maps.m]\nresolvers=[{type=1, password='hunter2!'}]",
         "[maps.m]\npassword='hunter2!'",
+        "[maps.m]\nresolvers=[{type='http', url='https://joe:hunter2!@api.example.org/{kee}', ratio=true}]",
+        STEP + "type='http'\nurl='https://:hunter2!@api.example.org/x'\non_error='http://joe:hunter2!@x'",
     ],
 )
 def test_a_secret_is_in_no_error_and_in_no_repr(tmp_path: Path, text: str) -> None:
@@ -127,7 +129,13 @@ def test_a_misspelt_secret_option_is_not_shown_either(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["a = = 1 password = 'hunter2!'", "password = 'hunter2!\n", "x = 1\ntoken = 'hunter2!' 'x'\n"]
+    "content",
+    [
+        "a = = 1 password = 'hunter2!'",
+        "password = 'hunter2!\n",
+        "x = 1\ntoken = 'hunter2!' 'x'\n",
+        "url = 'https://joe:hunter2!@api.example.org/\n",
+    ],
 )
 def test_a_secret_is_not_shown_with_a_syntax_error(tmp_path: Path, content: str) -> None:
     file = tmp_path / "tcpmapkit.toml"

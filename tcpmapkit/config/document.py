@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import tomli
 
-from tcpmapkit.config.masking import Secrets, sounds_secret
+from tcpmapkit.config.masking import Secrets, hide_in_urls, sounds_secret
 from tcpmapkit.config.mistakes import KeyMistake
 from tcpmapkit.config.positions import Positions
 from tcpmapkit.errors import ConfigError, ConfigErrors
@@ -137,6 +137,7 @@ def _shown(line: str, column: int) -> str:
     """A line without what would move the caret or the terminal, and not endless."""
     line = "".join(character if character.isprintable() else " " for character in line)
     longest = max(_LONGEST_LINE, column)
+    line = hide_in_urls(line)
     return line if len(line) <= longest else line[:longest] + "..."
 
 

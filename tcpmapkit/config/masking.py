@@ -12,9 +12,12 @@ from typing import Any
 
 import attrs
 
-__all__ = ["Secret", "Secrets", "sounds_secret"]
+__all__ = ["Secret", "Secrets", "hide_in_urls", "sounds_secret"]
 
 _SOUNDS_SECRET = re.compile(r"(?:pass(?:word|wd|phrase)?|secret|token|authorization|api[-_]?key)\Z", re.I)
+
+#: What stands between a URL's scheme and its host: user and password.
+_IN_URL = re.compile(r"(?<=://)[^\s/?#@\"']*:[^\s/?#\"']+(?=@)")
 
 #: Below this many characters a secret is only looked for as a word of its own: masking each "1" in a
 #: message would hide the message and tell the secret.
@@ -24,6 +27,11 @@ _SHORT = 4
 def sounds_secret(name: object) -> bool:
     """Whether an option of this name probably holds a secret."""
     return isinstance(name, str) and _SOUNDS_SECRET.search(name) is not None
+
+
+def hide_in_urls(text: str) -> str:
+    """The text with the user and password of every URL in it masked, at their own width."""
+    return _IN_URL.sub(lambda match: "*" * len(match[0]), text)
 
 
 class Secret(str):
@@ -69,6 +77,7 @@ class Secrets:
 
     def hide(self, text: str) -> str:
         """The text with every secret in it masked."""
+        text = hide_in_urls(text)
         if not self.texts:
             return text
         alternatives = (

@@ -387,7 +387,6 @@ async def test_lookups_that_are_given_up_at_any_moment_lose_no_connection(
         ('get = "{kee}"', "unknown variable {kee}"),
         ('get = "a"\nfield = "b"', "field: goes with hget only"),
         ('members = "a"\nseparator = "\\n"', "separator: has NUL, CR or LF"),
-separator = "\n"'.replace(r"\n\n", ""), "separator"),
         ('get = "a"\nconnections = 0', "connections"),
         ('get = "a"\nconections = 2', "did you mean"),
         ('get = "a"\nurl = "http://127.0.0.1"', "is not a redis://, rediss:// or unix:// URL"),
