@@ -77,21 +77,24 @@ def run(file: Path | None) -> None:
     from tcpmapkit.postfix_config import main_cf_line
     from tcpmapkit.process import StartError
     from tcpmapkit.serve import loop_factory, serve
+    from tcpmapkit.site import located
 
     with _config_errors():
         site = _open(file)
         if not site.config.listeners:
             raise ConfigError("there is nothing to serve: no [[listeners]]", file=site.document.path)
         log = site.config.log
-        set_up_log(log.to, log.level, log.format)
 
         def ready() -> None:
             for listener in site.config.listeners:
                 click.echo(f"{listener.endpoint} serves {listener.map}; in main.cf: {main_cf_line(listener)}")
 
         try:
+            set_up_log(log.to, log.level, log.format)
             with asyncio.Runner(loop_factory=loop_factory(site.config.server.loop)) as runner:
                 runner.run(serve(site, ready))
+        except ConfigError as error:
+            raise located(site.document, [error]) from None
         except (StartError, ImportError) as error:
             _tell(f"tcpmapkit: {error}")
             sys.exit(1)

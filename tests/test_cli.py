@@ -278,6 +278,15 @@ def test_run_refuses_a_file_without_listeners(site: Path) -> None:
     assert "no [[listeners]]" in done.stderr
 
 
+def test_a_mistake_that_only_running_shows_is_told_with_its_place(site: Path) -> None:
+    text = site.read_text()[: site.read_text().index("[maps.failing]")].replace("4242", "0")
+    site.write_text('[server]\nuser = "nobody-of-that-name"\n' + text)
+    done = run_command("run", "-c", site)
+    assert done.returncode == 78
+    assert f"{site}:2:8: server.user: there is no user 'nobody-of-that-name'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_an_address_in_use_is_one_line_and_status_1(site: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
