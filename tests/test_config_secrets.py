@@ -44,13 +44,13 @@ def test_a_variable_is_put_into_any_string(tmp_path: Path) -> None:
 def test_dollars_that_are_no_variable_stay_and_so_do_the_rules_of_regex_steps(tmp_path: Path) -> None:
     text = (
         "[maps.m]\nresolvers=[{type='regex', rules=[{pattern='${HOME}', result='$1 ${1} ${HOME}'}]},"
-        "{type='http', url='$1 $$ ${1} ${} $HOME ${home} ${A-B} $'}]"
+        "{type='nothing', name='$1 $$ ${1} ${} $HOME ${home} ${A-B} $'}]"
     )
     config, errors = configure(tmp_path, text, {"HOME": "/root"})
     assert errors == []
-    regex, http = config.maps["m"].resolvers
+    regex, other = config.maps["m"].resolvers
     assert regex.options["rules"][0].result == "$1 ${1} ${HOME}"
-    assert http.options["url"] == "$1 $$ ${1} ${} $HOME ${home} ${A-B} $"
+    assert other.name == "$1 $$ ${1} ${} $HOME ${home} ${A-B} $"
 
 
 def test_a_variable_that_is_not_set_is_told_once_where_it_is_written(tmp_path: Path) -> None:

@@ -308,6 +308,15 @@ LISTENER = '[maps.m]\nresolvers = [{type = "nothing"}]\n[[listeners]]\nmap = "m"
         (LISTENER + "endpoint='inet:127.0.0.1:1'\nprotocl='tcp_table'", [
             "7:1: listeners[0].protocl: unknown key (did you mean 'protocol'?)"
         ]),
+        # templates, together with what else is wrong with their step
+        (STEP + "type='http'\nurl='http://x/{kee}'\nkey='{value}'\nresult='{value}{x'\nratio=true\njson={a=['{b}', '{key}'], c='{d}'}", [
+            "4:5: maps.m.resolvers[0].url: unknown variable {kee} (did you mean {key}?)",
+            "5:5: maps.m.resolvers[0].key: unknown variable {value} (known: {key} {local} {user} {extension} {domain})",
+            "6:8: maps.m.resolvers[0].result: a lone '{' in the template '{value}{x' (a brace is {{ or }})",
+            "7:7: maps.m.resolvers[0].ratio: expected a number, not true",
+            "8:10: maps.m.resolvers[0].json.a[0]: unknown variable {b} (known: {key} {local} {user} {extension} {domain})",
+            "8:29: maps.m.resolvers[0].json.c: unknown variable {d} (known: {key} {local} {user} {extension} {domain})",
+        ]),
         # a byte order mark, CRLF, a tab before the caret
         ("\ufeff[server]\r\n\tgrase = 1\r\n", ["2:2: server.grase: unknown key (did you mean 'grace'?)"]),
     ],

@@ -144,7 +144,9 @@ class StepConfig:
     timeout: Duration | None = _option("Time that this step may take.", None, validator=_deadline)
     special_keys: bool | None = _option('Whether it is asked *, <>, "" and the empty key.', None)
     key: TemplateText = _option("Template of what this step is asked.", "{key}", validator=_not_empty)
-    result: TemplateText = _option("Template applied to each value found.", "{value}", validator=_not_empty)
+    result: Annotated[TemplateText, "of a value"] = _option(
+        "Template applied to each value found.", "{value}", validator=_not_empty
+    )
     domains: tuple[str, ...] | None = _option(
         "Ask this step only for these domains; .example.org: the subdomains.", None, validator=_domains
     )

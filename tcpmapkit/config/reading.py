@@ -42,6 +42,7 @@ from tcpmapkit.config.strict import (
 )
 from tcpmapkit.errors import ConfigError, ConfigErrors
 from tcpmapkit.query import Chain, Map
+from tcpmapkit.template import KEY_VARIABLES
 
 __all__ = ["Plan", "Reader"]
 
@@ -256,7 +257,8 @@ class Reader:
             if note == "secret":
                 return lambda value: self._secret(value, read)
             if note == "template":
-                return template
+                known = (*KEY_VARIABLES, "value") if "of a value" in notes else KEY_VARIABLES
+                return lambda value: template(value, known)
             if note == "template-json":
                 return lambda value: json_template(json_like(value))
         return read

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from tcpmapkit.config.masking import Secret
 from tcpmapkit.config.mistakes import Unset, closest, show, under, wrong
 from tcpmapkit.errors import ConfigError, ConfigErrors
+from tcpmapkit.template import KEY_VARIABLES, Template
 
 __all__ = [
     "boolean",
@@ -91,16 +92,34 @@ def literal_reader(kind: Any) -> Callable[[Any], Any]:
     return read
 
 
-def template(value: Any) -> str:
-    """A template's text, in which what came from the environment is no template."""
+def template(value: Any, variables: Iterable[str] = KEY_VARIABLES) -> str:
+    """A template's text, in which what came from the environment is no template. `variables` are those
+    that it may use."""
     text = string(value)
-    return text.literal if isinstance(text, Secret) else text
+    if isinstance(text, Secret):
+        text = text.literal
+    Template.compile(text, variables)
+    return text
 
 
 def json_template(value: Any) -> Any:
     """A JSON value whose strings are templates (see `template`)."""
+    if isinstance(value, str):
+        return template(value)
+    inner: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, dict):
-        return {name: json_template(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [json_template(inner) for inner in value]
-    return value.literal if isinstance(value, Secret) else value
+        inner = value.items()
+    elif isinstance(value, list):
+        inner = enumerate(value)
+    else:
+        return value
+    filled: dict[Any, Any] = {}
+    errors: list[ConfigError] = []
+    for key, item in inner:
+        try:
+            filled[key] = json_template(item)
+        except ConfigError as error:
+            errors += under(error, key)
+    if errors:
+        raise ConfigErrors(errors)
+    return filled if isinstance(value, dict) else list(filled.values())
