@@ -81,33 +81,44 @@ def settle(file: Path) -> None:
         os.utime(file, (earlier, earlier))
 
 
+def write_wrappers(directory: Path, programs: Path, proot: Path) -> Path:
+    """Programs that take our files for root's: Postfix loads libraries for no other dynamicmaps.cf."""
+    place = directory / "bin"
+    place.mkdir()
+    for program in ("postconf", "postmap"):
+        (place / program).write_text(f'#!/bin/sh\nexec "{proot}" -0 "{programs / program}" "$@"\n')
+        (place / program).chmod(0o755)
+    return place
+
+
 @attrs.frozen
 class Postfix:
-    """The Postfix programs of one installation, behind one private configuration directory."""
+    """The Postfix programs of one installation, behind one private configuration directory.
+
+    ``programs/postmap -c configuration`` in `environment` is what `postmap` runs.
+    """
 
     programs: Path
     configuration: Path
     environment: dict[str, str]
-    prefix: tuple[str | Path, ...] = ()
     map_types: frozenset[str] = frozenset()
 
     @classmethod
     def prepare(cls, postmap: Path, configuration: Path) -> Postfix:
         """Write a main.cf into `configuration` and find out the map types there are."""
         main_cf = MAIN_CF
+        programs = postmap.parent
         environment = environment_for(postmap)
-        prefix: tuple[str | Path, ...] = ()
         if postmap.is_relative_to(UNPACKED):
             main_cf += UNPACKED_MAIN_CF
             (configuration / "dynamicmaps.cf").write_text(UNPACKED_DYNAMICMAPS_CF)
             proot = find_program("proot")
             if os.geteuid() and proot:
-                # Postfix loads libraries only when dynamicmaps.cf is root's (dymap.c).
-                prefix = (proot, "-0")
+                programs = write_wrappers(configuration, postmap.parent, proot)
                 environment["PROOT_NO_SECCOMP"] = "1"
         (configuration / "main.cf").write_text(main_cf.format(directory=configuration, root=UNPACKED))
         settle(configuration / "main.cf")
-        postfix = cls(postmap.parent, configuration, environment, prefix)
+        postfix = cls(programs, configuration, environment)
         types = postfix.run("postconf", "-m").stdout.decode().split()
         return attrs.evolve(postfix, map_types=frozenset(types))
 
@@ -115,7 +126,7 @@ class Postfix:
         self, program: str, *args: str | bytes | Path, input: bytes | None = None, timeout: float = 60
     ) -> subprocess.CompletedProcess[bytes]:
         """Run one of Postfix's programs with the private configuration; `timeout` in seconds."""
-        command = [*self.prefix, self.programs / program, "-c", self.configuration, *args]
+        command = [self.programs / program, "-c", self.configuration, *args]
         for arg in args:
             kind, _, place = str(arg).partition(":") if isinstance(arg, str) else ("", "", "")
             if kind == "pcre" and self.map_types and kind not in self.map_types:
