@@ -18,7 +18,7 @@ from tcpmapkit.errors import ConfigError, ConfigErrors, errors_below
 from tcpmapkit.map_reference import refer_to
 from tcpmapkit.plugins import Plugins, ResolverType, order_steps, refuse_marked_resolver
 from tcpmapkit.query import Context, TempFail
-from tcpmapkit.step import InlineStep, OnError, Step, WaitingStep
+from tcpmapkit.step import InlineStep, OnError, WaitingStep
 from tcpmapkit.template import KEY_VARIABLES, Template
 from tcpmapkit.threads import SmallPool
 
@@ -102,7 +102,7 @@ class ChainBuilder:
         ordered = order_steps([step for step, _ in whole], [step.name for step, _ in whole])
         return Group(compile_chain(ordered), Traits.of_all(traits for _, traits in whole))
 
-    def _step(self, config: StepConfig, on_error: OnError) -> tuple[Step, Traits] | None:
+    def _step(self, config: StepConfig, on_error: OnError) -> tuple[InlineStep | WaitingStep, Traits] | None:
         resolver_type = self.assembly.plugins.types[config.type]
         inner: list[Traits] = []
         try:
@@ -140,7 +140,7 @@ class ChainBuilder:
             "timeout": config.timeout,
         }
         pool = SmallPool(f"{self.config.name}.{name}") if blocks else None
-        step: Step
+        step: InlineStep | WaitingStep
         if waits or blocks:
             step = WaitingStep(**common, pool=pool, grace=_GROUP_GRACE if inner else 0.0)
         else:

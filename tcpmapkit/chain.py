@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from tcpmapkit.query import Failure, Found, Miss, NotFound, Outcome, PermFail, Query, TempFail
-from tcpmapkit.step import Answered, InlineStep, NotAsked, Step, WaitingStep
+from tcpmapkit.step import InlineStep, NotAsked, Step, StepAnswer, WaitingStep
 
 __all__ = ["InlineChain", "WaitingChain", "compile_chain"]
 
@@ -25,7 +25,7 @@ class _Walk:
     failure: Failure | None = None
     failed: str = ""
 
-    def take(self, step: Step, answer: Answered, query: Query) -> Outcome | None:
+    def take(self, step: Step, answer: StepAnswer, query: Query) -> Outcome | None:
         """Weigh one step's answer; an outcome ends the walk.
 
         A failure ends it too, unless the step says ``on_error = "next"``: then only `Found` counts
@@ -40,7 +40,7 @@ class _Walk:
                 return None
             query.answered_by = self.failed
             return self.failure
-        ttl = answer.ttl  # type: ignore[union-attr]
+        ttl = answer.ttl
         if ttl is not None and (self.ttl is None or ttl < self.ttl):
             self.ttl = ttl
         if type(answer) is Miss:
@@ -80,7 +80,7 @@ class InlineChain:
 class WaitingChain:
     """Steps some of which can wait. The ones in front that cannot are asked without a task (`begin`)."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[InlineStep | WaitingStep, ...]
     can_wait: bool = attrs.field(default=True, init=False)
 
     def begin(self, query: Query) -> Outcome | Callable[[], Any]:
@@ -89,16 +89,14 @@ class WaitingChain:
         for number, step in enumerate(self.steps):
             if isinstance(step, WaitingStep):
                 return lambda: self._go_on(query, walk, number)
-            outcome = walk.take(step, step.resolve(query), query)  # type: ignore[attr-defined]
+            outcome = walk.take(step, step.resolve(query), query)
             if outcome is not None:
                 return outcome
         raise AssertionError("a waiting chain without a step that can wait")
 
     async def _go_on(self, query: Query, walk: _Walk, number: int) -> Outcome | Miss:
         for step in self.steps[number:]:
-            answer = (
-                await step.resolve(query) if isinstance(step, WaitingStep) else step.resolve(query)  # type: ignore[attr-defined]
-            )
+            answer = await step.resolve(query) if isinstance(step, WaitingStep) else step.resolve(query)
             outcome = walk.take(step, answer, query)
             if outcome is not None:
                 return outcome
@@ -110,7 +108,7 @@ class WaitingChain:
         return await outcome() if callable(outcome) else outcome
 
 
-def compile_chain(steps: Sequence[Step]) -> InlineChain | WaitingChain:
+def compile_chain(steps: Sequence[InlineStep | WaitingStep]) -> InlineChain | WaitingChain:
     """The chain of these steps, in this order."""
     inline = tuple(step for step in steps if isinstance(step, InlineStep))
     return InlineChain(inline) if len(inline) == len(steps) else WaitingChain(tuple(steps))

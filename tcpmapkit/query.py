@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, final
 
 import attrs
 
@@ -58,6 +58,7 @@ def _check_ttl(instance: object, attribute: attrs.Attribute[float | None], ttl: 
         raise ValueError("a TTL that is no number")
 
 
+@final
 @attrs.frozen
 class Found:
     """The key exists.
@@ -84,6 +85,7 @@ class Found:
         return cls(separator.join(kept), ttl, values=kept if len(kept) > 1 else (), separator=separator)
 
 
+@final
 @attrs.frozen
 class NotFound:
     """The source is authoritative and has no such key. `ttl`: for how many seconds that holds."""
@@ -91,6 +93,7 @@ class NotFound:
     ttl: float | None = attrs.field(default=None, validator=_check_ttl)
 
 
+@final
 @attrs.frozen
 class TempFail:
     """Could not find out; Postfix shall try again. `reason` is one short line for the mail log.
@@ -102,6 +105,7 @@ class TempFail:
     ttl: float | None = attrs.field(default=None, validator=_check_ttl)
 
 
+@final
 @attrs.frozen
 class PermFail:
     """Misconfigured: asking again will not help. Postfix defers all the same."""
@@ -110,6 +114,7 @@ class PermFail:
     ttl: float | None = attrs.field(default=None, validator=_check_ttl)
 
 
+@final
 @attrs.frozen
 class Miss:
     """A resolver's "not mine, ask the next step", when its source says for how long (`ttl`, seconds).

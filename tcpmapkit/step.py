@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, final
 
 import attrs
 
@@ -37,11 +37,11 @@ __all__ = [
     "INTERNAL_ERROR",
     "NOT_ASKED",
     "SLOW_CALL",
-    "Answered",
     "InlineStep",
     "NotAsked",
     "OnError",
     "Step",
+    "StepAnswer",
     "StepTrace",
     "WaitingStep",
 ]
@@ -61,13 +61,15 @@ _MISS: Final = Miss()
 _STRAY: Final = (asyncio.CancelledError, SystemExit)
 
 
+@final
 class NotAsked:
     """The query is not for this step: no miss of its own, which `authoritative` would make final."""
 
 
 NOT_ASKED: Final = NotAsked()
 
-Answered = Outcome | Miss | NotAsked
+#: What a step tells its chain.
+StepAnswer = Outcome | Miss | NotAsked
 
 
 @attrs.frozen
@@ -146,24 +148,23 @@ class Step:
 
     def _finish(self, answer: object, own: Query) -> Outcome | Miss:
         """The resolver's answer as the chain takes it."""
-        kind = type(answer)
-        if kind is Found:
-            return self._apply_result(answer, own) if self.result is not None else answer  # type: ignore[arg-type,return-value]
+        if type(answer) is Found:
+            return answer if self.result is None else self._apply_result(self.result, answer, own)
         if answer is None:
             return NotFound() if self.authoritative else _MISS
-        if kind is Miss:
-            return NotFound(answer.ttl) if self.authoritative else answer  # type: ignore[attr-defined,return-value]
-        if kind is NotFound:
-            return answer  # type: ignore[return-value]
-        if kind is TempFail or kind is PermFail:
-            return self._fail(answer)  # type: ignore[arg-type]
+        if type(answer) is Miss:
+            return NotFound(answer.ttl) if self.authoritative else answer
+        if type(answer) is NotFound:
+            return answer
+        if type(answer) is TempFail or type(answer) is PermFail:
+            return self._fail(answer)
         if self._said.now("rubbish", own.clock()) is not None:
-            self.logger.error("%s answered a %s, which is no outcome: a bug of it", self.name, kind.__name__)
+            kind = type(answer).__name__
+            self.logger.error("%s answered a %s, which is no outcome: a bug of it", self.name, kind)
         return self._fail(INTERNAL_ERROR)
 
-    def _apply_result(self, found: Found, own: Query) -> Outcome | Miss:
-        assert self.result is not None
-        texts = [self.result.result(own, value) for value in found.values or (found.value,)]
+    def _apply_result(self, result: Template, found: Found, own: Query) -> Outcome | Miss:
+        texts = [result.result(own, value) for value in found.values or (found.value,)]
         joined = Found.joined((text for text in texts if text), found.separator, found.ttl)
         if type(joined) is Found:
             return joined
@@ -190,17 +191,12 @@ class Step:
             self.logger.error("%s raised %s%s", self.name, type(error).__name__, more, exc_info=error)
         return self._fail(INTERNAL_ERROR)
 
-    def _traced(self, query: Query, asked: Query | None, answer: Answered, began: float) -> Answered:
+    def _traced(self, query: Query, asked: Query | None, answer: StepAnswer, began: float) -> StepAnswer:
         assert query.trace is not None
         outcome = None if isinstance(answer, NotAsked) else answer
         key = asked.key if asked is not None else query.key
         query.trace.append(StepTrace(self.name, key, outcome, query.clock() - began))
         return answer
-
-    @property
-    def can_wait(self) -> bool:
-        """Whether `resolve` is a coroutine function."""
-        return isinstance(self, WaitingStep)
 
 
 @attrs.define(eq=False)
@@ -208,12 +204,12 @@ class InlineStep(Step):
     """A step that answers at once."""
 
     @hookimpl
-    def resolve(self, query: Query) -> Answered:
+    def resolve(self, query: Query) -> StepAnswer:
         """An outcome, a miss, or that this step was not asked; never raises."""
         began = query.clock()
         own = self._prepare(query)
         asked: Query | None = None
-        answer: Answered
+        answer: StepAnswer
         if isinstance(own, NotAsked):
             answer = NOT_ASKED
         else:
@@ -250,12 +246,12 @@ class WaitingStep(Step):
     grace: float = 0.0
 
     @hookimpl
-    async def resolve(self, query: Query) -> Answered:
+    async def resolve(self, query: Query) -> StepAnswer:
         """As `InlineStep.resolve`, within the step's time-out."""
         began = query.clock()
         own = self._prepare(query)
         asked: Query | None = None
-        answer: Answered
+        answer: StepAnswer
         if isinstance(own, NotAsked):
             answer = NOT_ASKED
         else:

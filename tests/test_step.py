@@ -13,7 +13,7 @@ import pytest
 from tcpmapkit import Found, LookupPermFail, LookupTempFail, Miss, NotFound, PermFail, TempFail
 from tcpmapkit.keys import fold
 from tcpmapkit.query import Query
-from tcpmapkit.step import INTERNAL_ERROR, NOT_ASKED, SLOW_CALL, Step
+from tcpmapkit.step import INTERNAL_ERROR, NOT_ASKED, SLOW_CALL, Step, WaitingStep
 from tcpmapkit.template import KEY_VARIABLES, Template
 from tcpmapkit.threads import SmallPool
 from tests.chains import Clock, Hangs, Says, SaysLater, inline, question, waiting
@@ -26,7 +26,7 @@ both_kinds = pytest.mark.parametrize("make", [inline, waiting])
 async def ask(step: Step, query: Query | None = None) -> Any:
     query = query or question()
     answer: Any = step.resolve(query)  # type: ignore[attr-defined]
-    return await answer if step.can_wait else answer
+    return await answer if isinstance(step, WaitingStep) else answer
 
 
 def key_template(text: str) -> Template:
