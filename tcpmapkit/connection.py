@@ -208,7 +208,6 @@ class Connection(asyncio.Protocol):
         if type(request) is Refused:
             service.counters.refused += 1
             return request.reply
-        assert isinstance(request, Lookup)
         try:
             if len(request.raw) != sought:
                 reply = self._find(request.raw)

@@ -132,9 +132,11 @@ class Map:
         return observe(answer) if answer is not None else None
 
     def _ask(self, query: Query, answered: Answered, generation: Generation) -> Answer | None:
+        chain = generation.chain
+        if generation.in_memory and isinstance(chain, InlineChain):
+            return self._settle(chain.resolve(query), query, None, generation)
         key = self._cache_key(query, generation)
         cache = None if generation.in_memory or key is None else self._cache
-        chain = generation.chain
         if cache is not None:
             answer = cache.fresh(key, generation.number)
             if answer is not None:

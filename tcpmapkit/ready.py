@@ -24,7 +24,7 @@ _REPLY: Final = 260
 
 class AnswersKeptReady(Protocol):
     """What ready replies need to know of their map: its generation now, the marks of its cache's
-    entries, and the two sizes in bytes (0: nothing is kept)."""
+    entries (always the same object), and the two sizes in bytes (0: nothing is kept)."""
 
     @property
     def generation(self) -> int: ...
@@ -52,6 +52,7 @@ class ReadyReplies:
 
     def __init__(self, map: AnswersKeptReady, clock: Callable[[], float] = time.monotonic) -> None:
         self._map = map
+        self._used = map.used
         self._clock = clock
         self._replies: dict[bytes, tuple[bytes, float, int, int, bool]] = {}
         found, missing = map.ready_sizes
@@ -71,7 +72,7 @@ class ReadyReplies:
         ready = self._replies.get(raw)
         if ready is None or ready[1] <= self._clock() or ready[2] != self._map.generation:
             return None
-        self._map.used[ready[3]] = 1
+        self._used[ready[3]] = 1
         return ready[0]
 
     def keep(self, raw: bytes, reply: bytes, answer: Answer) -> None:

@@ -8,7 +8,7 @@ hold; the work is linear in the bytes fed, however they are cut up.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final, Protocol, final
 
 import attrs
 
@@ -30,6 +30,7 @@ class ProtocolError(Exception):
     """The peer's bytes can never become a request (or a reply): log one line and close."""
 
 
+@final
 @attrs.define
 class Lookup:
     """A well-formed request: the decoded `key`, and `raw`, all its bytes as they came, its end included."""
@@ -38,6 +39,7 @@ class Lookup:
     raw: bytes
 
 
+@final
 @attrs.define
 class Refused:
     """A request that no map needs to see: `reply` answers it; `reason` is for the log and without the key."""
