@@ -94,7 +94,10 @@ class BuiltMaps:
 async def _start(one: BuiltResolver) -> None:
     start = getattr(one.resolver, "start", None)
     if start is not None:
-        await start(one.context)
+        try:
+            await start(one.context)
+        except SystemExit as error:  # not a resolver's to ask for, and it would pass through everything
+            raise RuntimeError(f"SystemExit: {error}") from error
 
 
 async def _stop(one: BuiltResolver) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
 
 from tcpmapkit.server import Server
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tcpmapkit.site import Site
 
 __all__ = ["loop_factory", "serve"]
+
+#: Seconds for a start that was told to stop.
+_PATIENCE: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -58,10 +61,13 @@ async def serve(site: Site, ready: Callable[[], None]) -> None:
         loop.add_signal_handler(number, stop, number)
     listeners = [(listener, site.maps.maps[listener.map]) for listener in site.config.listeners]
     server = Server(site.config.server, listeners)
+    started = False
     try:
         server.bind()
-        await site.start()
+        if not await _before(stopping, site.start()):
+            return
         server.drop_privileges()
+        started = True
         site.plugins.startup(site.config)
         await server.start()
         ready()
@@ -69,4 +75,22 @@ async def serve(site: Site, ready: Callable[[], None]) -> None:
     finally:
         await server.stop()
         await site.maps.stop()
-        site.plugins.shutdown()
+        if started:
+            site.plugins.shutdown()
+
+
+async def _before(stopping: asyncio.Event, start: Coroutine[Any, Any, None]) -> bool:
+    """Wait for `start`, which is cancelled when `stopping` is set first; whether it came to its end."""
+    starting = asyncio.ensure_future(start)
+    told = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait((starting, told), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        told.cancel()
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait((starting,), timeout=_PATIENCE)
+    if not starting.done() or starting.cancelled():
+        return False
+    starting.result()
+    return True

@@ -300,6 +300,93 @@ def test_an_address_in_use_is_one_line_and_status_1(site: Path) -> None:
     assert f"inet:127.0.0.1:{port}" in lines[0]
 
 
+#: A plugin whose hooks go together, and resolvers that do not start.
+HALF_STARTED = """
+import asyncio
+from tcpmapkit import hookimpl
+
+opened = []
+
+@hookimpl
+def startup(config):
+    opened.append(config)
+
+@hookimpl
+def shutdown():
+    opened.pop()
+
+class Endless:
+    async def start(self, context):
+        print("starting", flush=True)
+        await asyncio.Event().wait()
+    def resolve(self, query):
+        return None
+
+class Leaves(Endless):
+    async def start(self, context):
+        raise SystemExit(3)
+
+@hookimpl
+def register_resolvers(register):
+    register("endless", Endless)
+    register("leaves", Leaves)
+"""
+
+
+def half_started(tmp_path: Path, kind: str, port: int = 0) -> Path:
+    directory = tmp_path / "plugins"
+    directory.mkdir(mode=0o700)
+    (directory / "half.py").write_text(HALF_STARTED)
+    (directory / "half.py").chmod(0o600)
+    file = tmp_path / "tcpmapkit.toml"
+    file.write_text(
+        f"""
+[plugins]
+directory = "plugins"
+[[listeners]]
+protocol = "tcp_table"
+endpoint = "inet:127.0.0.1:{port}"
+map = "m"
+[maps.m]
+resolvers = [{{ {kind} }}]
+"""
+    )
+    return file
+
+
+def test_a_server_that_did_not_start_calls_no_plugins_shutdown(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        file = half_started(tmp_path, 'type = "static", value = "x"', taken.getsockname()[1])
+        done = run_command("run", "-c", file)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_resolver_that_would_end_the_process_is_a_mistake_with_its_place(tmp_path: Path) -> None:
+    done = run_command("run", "-c", half_started(tmp_path, 'type = "leaves"'))
+    assert done.returncode == 78
+    assert "maps.m.resolvers[0]: could not start: RuntimeError: SystemExit: 3" in done.stderr
+
+
+def test_a_start_that_does_not_end_is_stopped_by_sigterm(tmp_path: Path) -> None:
+    file = half_started(tmp_path, 'type = "endless"')
+    with subprocess.Popen(
+        [sys.executable, "-c", "from tcpmapkit.cli import main; main()", "run", "-c", str(file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "starting\n"
+        server.send_signal(signal.SIGTERM)
+        try:
+            stdout, stderr = server.communicate(timeout=10)
+        finally:
+            server.kill()
+        assert (server.returncode, stdout) == (0, "")
+        assert "Traceback" not in stderr
+
+
 def test_run_serves_says_what_to_put_in_main_cf_and_stops_on_sigterm(site: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
