@@ -13,8 +13,8 @@ from tcpmapkit import Found, PermFail, TempFail, hookimpl
 from tcpmapkit.resolvers.postfix_lines import WHITE_SPACE, logical_lines, read_table, table_answer
 
 # A key ends at the first white space outside double quotes; a backslash takes the next character as it
-# is. The quotes stay part of the key.
-_KEY = re.compile(r'(?:[^\\"\s]++|\\.?|"(?:[^\\"]++|\\.)*+")*+', re.ASCII | re.DOTALL)
+# is. The quotes stay part of the key. (No possessive quantifier: CPython 3.11.2 gets those wrong.)
+_KEY = re.compile(r'(?:[^\\"\s]|\\.?|"(?:[^\\"]|\\.)*")*', re.ASCII | re.DOTALL)
 
 Entry = str | TempFail | PermFail
 

@@ -54,7 +54,7 @@ class OwnRedis:
         log = b""
         for line in self._process.stdout:
             log += line
-            if b"ready to accept connections at" in line.lower():
+            if b"ready to accept connections" in line.lower():
                 return
         raise RuntimeError(f"redis-server does not start:\n{log.decode(errors='replace')}")
 
