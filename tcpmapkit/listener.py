@@ -144,14 +144,8 @@ class Listener:
     def _note_refused(self, host: str) -> None:
         service = self.service
         service.counters.connections_refused += 1
-        repeats = service.said.now("refused", service.clock())
-        if repeats is not None:
-            _log.warning(
-                "%s: connection from %s closed: not in allow (%d others since the last such line)",
-                service.name,
-                host,
-                repeats,
-            )
+        text = "%s: connection from %s closed: not in allow"
+        service.said.log(_log, logging.WARNING, "refused", service.clock(), text, service.name, host)
 
 
 def _prepare(connection: socket.socket) -> None:

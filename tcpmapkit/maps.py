@@ -242,13 +242,8 @@ class Map:
         """Count and log an answer that is told `times` times, if it is a stale one."""
         if answer.stale and times:
             self.stale_answers += times
-            repeats = self._said.now("stale", self.clock())
-            if repeats is not None:
-                self._log.warning(
-                    "map %s: the chain fails; answers served stale: %d more since the last such line",
-                    self.name,
-                    repeats,
-                )
+            text = "map %s: the chain fails, and a stale answer is served"
+            self._said.log(self._log, logging.WARNING, "stale", self.clock(), text, self.name)
         return answer
 
     async def lookup(self, query: Query, generation: Generation | None = None) -> Outcome:

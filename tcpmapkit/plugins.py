@@ -114,10 +114,9 @@ class Plugins:
             for plugin, observe in observers:
                 try:
                     observe(query=query, outcome=outcome, resolver=resolver, elapsed=elapsed)
-                except Exception:
-                    repeats = said.now(plugin, query.clock())
-                    if repeats is not None:
-                        _log.exception("plugin %s: query_resolved failed (%d more)", plugin, repeats)
+                except Exception as error:
+                    text = "plugin %s: query_resolved failed"
+                    said.log(_log, logging.ERROR, plugin, query.clock(), text, plugin, exc_info=error)
 
         return tell
 

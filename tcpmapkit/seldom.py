@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 __all__ = ["Seldom"]
@@ -14,21 +15,32 @@ _MOST: Final = 1000
 
 
 class Seldom:
-    """Says when a line about a subject is due again."""
+    """Remembers when a line about each subject was last written, and how many were left out since."""
 
     __slots__ = ("_subjects",)
 
     def __init__(self) -> None:
-        self._subjects: dict[str, list[float]] = {}
+        self._subjects: dict[str, tuple[float, int]] = {}
 
-    def now(self, subject: str, time: float) -> int | None:
-        """None when a line about `subject` was written less than a minute before `time` (seconds);
-        else how many were left out since the last one."""
-        said = self._subjects.get(subject)
-        if said is not None and time - said[0] < _INTERVAL:
-            said[1] += 1
-            return None
+    def log(
+        self,
+        logger: logging.Logger,
+        level: int,
+        subject: str,
+        now: float,
+        text: str,
+        *args: object,
+        exc_info: BaseException | None = None,
+    ) -> None:
+        """Log `text % args` unless a line about `subject` was written less than a minute before `now`
+        (seconds). A line says how many were left out since the last one."""
+        written, left_out = self._subjects.get(subject, (float("-inf"), 0))
+        if now - written < _INTERVAL:
+            self._subjects[subject] = (written, left_out + 1)
+            return
         if len(self._subjects) >= _MOST:
             self._subjects.clear()
-        self._subjects[subject] = [time, 0]
-        return int(said[1]) if said is not None else 0
+        self._subjects[subject] = (now, 0)
+        if left_out:
+            text, args = text + " (and %d more since the last such line)", (*args, left_out)
+        logger.log(level, text, *args, exc_info=exc_info)

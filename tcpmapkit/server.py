@@ -253,8 +253,7 @@ class Server:
 
     def _say(self, subject: str, text: str, *args: object) -> None:
         """Warn, once a minute for each subject."""
-        if self._said.now(subject, self._clock()) is not None:
-            _log.warning(text, *args)
+        self._said.log(_log, logging.WARNING, subject, self._clock(), text, *args)
 
     # Connections.
 

@@ -138,7 +138,5 @@ class Service:
         self, subject: str, level: int, text: str, *args: object, exc_info: Exception | None = None
     ) -> None:
         """Log it, once a minute for each subject."""
-        repeats = self.said.now(subject, self.clock())
-        if repeats is not None:
-            more = f" (and {repeats} times more since the last such line)" if repeats else ""
-            _log.log(level, "%s: " + text + more, self.name, *args, exc_info=exc_info)
+        now = self.clock()
+        self.said.log(_log, level, subject, now, "%s: " + text, self.name, *args, exc_info=exc_info)

@@ -158,9 +158,8 @@ class Step:
             return answer
         if type(answer) is TempFail or type(answer) is PermFail:
             return self._fail(answer)
-        if self._said.now("rubbish", own.clock()) is not None:
-            kind = type(answer).__name__
-            self.logger.error("%s answered a %s, which is no outcome: a bug of it", self.name, kind)
+        text = "%s answered a %s, which is no outcome: a bug of it"
+        self._say(logging.ERROR, "rubbish", own, text, self.name, type(answer).__name__)
         return self._fail(INTERNAL_ERROR)
 
     def _apply_result(self, result: Template, found: Found, own: Query) -> Outcome | Miss:
@@ -185,11 +184,21 @@ class Step:
             return self._fail(TempFail("timed out"))
         if isinstance(error, TooBusy):
             return self._fail(TempFail("busy"))
-        repeats = self._said.now(type(error).__name__, own.clock())
-        if repeats is not None:
-            more = f" (and {repeats} more since the last such line)" if repeats else ""
-            self.logger.error("%s raised %s%s", self.name, type(error).__name__, more, exc_info=error)
+        kind = type(error).__name__
+        self._say(logging.ERROR, kind, own, "%s raised %s", self.name, kind, exc_info=error)
         return self._fail(INTERNAL_ERROR)
+
+    def _say(
+        self,
+        level: int,
+        subject: str,
+        own: Query,
+        text: str,
+        *args: object,
+        exc_info: BaseException | None = None,
+    ) -> None:
+        """Log it, once a minute for each subject."""
+        self._said.log(self.logger, level, subject, own.clock(), text, *args, exc_info=exc_info)
 
     def _traced(self, query: Query, asked: Query | None, answer: StepAnswer, began: float) -> StepAnswer:
         assert query.trace is not None
@@ -220,20 +229,12 @@ class InlineStep(Step):
                 answer = self._raised(error, own)
             except _STRAY as error:
                 answer = self._raised(error, own)
-            if query.clock() - began > SLOW_CALL:
-                self._note_slow(query.clock() - began, query.clock())
+            elapsed = query.clock() - began
+            if elapsed > SLOW_CALL:
+                self.slow_calls += 1
+                text = "%s held up the server for %.0f ms"
+                self._say(logging.WARNING, "slow", own, text, self.name, elapsed * 1000)
         return answer if query.trace is None else self._traced(query, asked, answer, began)
-
-    def _note_slow(self, elapsed: float, now: float) -> None:
-        self.slow_calls += 1
-        repeats = self._said.now("slow", now)
-        if repeats is not None:
-            self.logger.warning(
-                "%s held up the server for %.0f ms (%d more such calls since the last such line)",
-                self.name,
-                elapsed * 1000,
-                repeats,
-            )
 
 
 @attrs.define(eq=False)

@@ -137,7 +137,7 @@ async def test_a_lookup_that_raises_is_answered_and_the_connection_lives(
     assert line.service.counters.errors == 3
     line.clock.now += 61
     line.send(b"get bug\n")
-    assert "2 times more" in caplog.records[-1].getMessage()
+    assert "and 2 more since" in caplog.records[-1].getMessage()
 
 
 async def test_an_answer_that_is_no_outcome_is_answered_all_the_same(
