@@ -60,10 +60,10 @@ def _tell(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _open(file: Path | None, *, offline: bool = False) -> Site:
+def _open(file: Path | None, *, offline: bool = False, mistakes: list[ConfigError] | None = None) -> Site:
     from tcpmapkit.site import find_configuration, open_site
 
-    site = open_site(find_configuration(file), offline=offline)
+    site = open_site(find_configuration(file), offline=offline, mistakes=mistakes)
     for plugin in site.plugins.broken:
         _tell(f"warning: {plugin}")
     return site
@@ -111,16 +111,21 @@ def check(file: Path | None, offline: bool) -> None:
 
     warn_on_standard_error()
     with _config_errors():
-        site = _open(file, offline=offline)
+        mistakes: list[ConfigError] = []
+        site = _open(file, offline=offline, mistakes=mistakes)
 
         async def load_and_test() -> Any:
             try:
                 await site.start()
-                return await run_map_tests(site)
+                return await run_map_tests(site) if not mistakes else None
+            except ConfigError as error:
+                mistakes.append(error)
             finally:
                 await site.maps.stop()
 
         results = asyncio.run(load_and_test())
+        if mistakes:
+            raise located(site.document, mistakes)
         for failed in located(site.document, results.failed).errors:
             _tell(f"warning: {failed}")
         if results.wrong:

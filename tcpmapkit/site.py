@@ -55,11 +55,18 @@ def find_configuration(file: Path | None) -> Path:
     raise ConfigError(f"there is no {places}", hint="name the file with -c FILE")
 
 
-def open_site(file: Path, *, offline: bool = False, clock: Callable[[], float] = time.monotonic) -> Site:
+def open_site(
+    file: Path,
+    *,
+    offline: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+    mistakes: list[ConfigError] | None = None,
+) -> Site:
     """Read a configuration, load its plugins, build its maps.
 
     `offline`: what would have to wait fails at once instead. Raises `ConfigErrors` with every
-    mistake, each with its place.
+    mistake, each with its place; or adds them to `mistakes` when that is given, for a caller who
+    wants to know too what else is wrong with the rest, which is not to be served.
     """
     document = read_document(file)
     try:
@@ -76,7 +83,10 @@ def open_site(file: Path, *, offline: bool = False, clock: Callable[[], float] =
             for one in plugins.broken
             if any("resolver type" in error.message for error in errors)
         ]
-        raise located(document, [*errors, *broken])
+        found = located(document, [*errors, *broken])
+        if mistakes is None:
+            raise found
+        mistakes.extend(found.errors)
     return Site(document, config, plugins, maps)
 
 

@@ -267,6 +267,19 @@ def test_no_configuration_anywhere_exits_78(tmp_path: Path, monkeypatch: pytest.
     assert "-c FILE" in result.stderr
 
 
+def test_check_tells_wrong_options_and_tables_that_do_not_load_together(site: Path) -> None:
+    site.write_text(
+        site.read_text()
+        + '\n[maps.one]\n[[maps.one.resolvers]]\ntype = "file"\npath = "gone"\n'
+        + '[[maps.one.resolvers]]\ntype = "static"\nvalu = "x"\n'
+    )
+    result = tcpmapkit("check", "-c", site)
+    assert result.exit_code == 78
+    assert "maps.one.resolvers[1].valu: unknown key" in result.stderr
+    assert f"{site.parent / 'gone'}: maps.one.resolvers[" in result.stderr
+    assert "cannot read the table" in result.stderr
+
+
 def test_run_refuses_a_file_without_listeners(site: Path) -> None:
     site.write_text(
         site.read_text()[site.read_text().index("[maps.aliases]") :].replace(
