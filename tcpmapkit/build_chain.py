@@ -14,7 +14,7 @@ from tcpmapkit.binding import BoundOption, bind
 from tcpmapkit.built_maps import BuiltMaps, BuiltResolver
 from tcpmapkit.chain import InlineChain, WaitingChain, compile_chain
 from tcpmapkit.config.options import type_options
-from tcpmapkit.errors import ConfigError, ConfigErrors, errors_below
+from tcpmapkit.errors import ConfigError, ConfigErrors, under
 from tcpmapkit.map_reference import refer_to
 from tcpmapkit.plugins import Plugins, ResolverType, order_steps, refuse_marked_resolver
 from tcpmapkit.query import Context, TempFail
@@ -55,6 +55,7 @@ class Traits:
 
     @classmethod
     def of_type(cls, resolver_type: ResolverType) -> Traits:
+        """As the type was registered."""
         attributes = None if "*" in resolver_type.attributes else resolver_type.attributes
         return cls(resolver_type.folded, resolver_type.in_memory, attributes)
 
@@ -68,6 +69,8 @@ class _Offline:
 
 @attrs.frozen
 class Group:
+    """A chain, and what all of its steps together are like."""
+
     chain: InlineChain | WaitingChain
     traits: Traits
 
@@ -112,7 +115,7 @@ class ChainBuilder:
             result = _template(config, "result", (*KEY_VARIABLES, "value"), "{value}")
             resolver = _make(resolver_type, options)
         except ConfigError as error:
-            self.assembly.errors.extend(errors_below(error, config.path))
+            self.assembly.errors.extend(under(error, *config.path))
             return None
         away = self.assembly.offline and not inner and inspect.iscoroutinefunction(resolver.resolve)
         if away:
@@ -154,9 +157,7 @@ class ChainBuilder:
             fold=fold or str,
             open_http=self.assembly.built.http.session,
         )
-        self.assembly.built.resolvers.append(
-            BuiltResolver(resolver, context, config.path, resolver_type.name, pool)
-        )
+        self.assembly.built.resolvers.append(BuiltResolver(resolver, context, config.path, pool))
         return step, traits
 
     def _name(self, config: StepConfig) -> str:
@@ -207,7 +208,7 @@ class ChainBuilder:
                     option.annotation, value, BoundOption(name, KEY_VARIABLES, chain, other_map)
                 )
             except ConfigError as error:
-                errors.extend(errors_below(error, (name,)))
+                errors.extend(under(error, name))
                 if isinstance(error, ConfigErrors) and not error.errors:
                     errors.append(error)
         if errors:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import attrs
 
-from tcpmapkit.errors import ConfigError, ConfigErrors, errors_below
+from tcpmapkit.errors import ConfigError, ConfigErrors, under
 from tcpmapkit.http_client import SharedHttpClient
 from tcpmapkit.maps import Map
 from tcpmapkit.query import Context
@@ -30,7 +30,6 @@ class BuiltResolver:
     resolver: Any
     context: Context
     path: tuple[str | int, ...]
-    type_name: str
     pool: SmallPool | None
 
 
@@ -57,7 +56,7 @@ class BuiltMaps:
         errors = []
         for one, outcome in zip(resolvers, outcomes, strict=True):
             if isinstance(outcome, ConfigError):
-                errors.extend(errors_below(outcome, one.path))
+                errors.extend(under(outcome, *one.path))
             elif isinstance(outcome, Exception):
                 _log.debug("%s could not start", one.context.name, exc_info=outcome)
                 errors.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-__all__ = ["ConfigError", "ConfigErrors", "errors_below", "format_path"]
+__all__ = ["ConfigError", "ConfigErrors", "format_path", "under"]
 
 
 def format_path(path: Sequence[str | int]) -> str:
@@ -81,9 +81,9 @@ class ConfigErrors(ConfigError):
         return "\n".join(str(error) for error in self.errors)
 
 
-def errors_below(error: ConfigError, path: tuple[str | int, ...]) -> list[ConfigError]:
-    """The error, or those that it holds, with `path` put in front of theirs."""
+def under(error: ConfigError, *prefix: str | int) -> list[ConfigError]:
+    """The error's mistakes one by one, with `prefix` in front of their paths."""
     errors = error.errors if isinstance(error, ConfigErrors) else (error,)
     for one in errors:
-        one.path = (*path, *one.path)
+        one.path = (*prefix, *one.path)
     return list(errors)

@@ -11,7 +11,7 @@ import attrs
 
 from tcpmapkit.config.availability import not_available
 from tcpmapkit.config.masking import Secret
-from tcpmapkit.errors import ConfigError, ConfigErrors
+from tcpmapkit.errors import ConfigError
 
 __all__ = [
     "KeyMistake",
@@ -21,7 +21,6 @@ __all__ = [
     "did_you_mean",
     "refused",
     "show",
-    "under",
     "unknown_key",
     "words_of",
     "wrong",
@@ -53,14 +52,6 @@ class WrongType(ConfigError):
 def wrong(expected: str, value: Any, hint: str | None = None) -> ConfigError:
     """The error for a value of the wrong type; for one that was to come from the environment, that."""
     return ConfigError(str(value)) if isinstance(value, Unset) else WrongType(expected, value, hint)
-
-
-def under(error: ConfigError, *prefix: str | int) -> list[ConfigError]:
-    """The error's mistakes one by one, with `prefix` in front of their paths."""
-    errors = error.errors if isinstance(error, ConfigErrors) else (error,)
-    for one in errors:
-        one.path = (*prefix, *one.path)
-    return list(errors)
 
 
 def show(value: Any) -> str:

@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 Duration = Annotated[float, "duration"]
-Size = Annotated[int, "size"]
 TemplateText = Annotated[str, "template"]
 
 #: A lookup's longest deadline in seconds: the clients of Postfix wait for 100.

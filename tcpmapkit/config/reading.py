@@ -20,7 +20,7 @@ import cattrs
 
 from tcpmapkit.config.availability import not_available
 from tcpmapkit.config.masking import Secret, Secrets
-from tcpmapkit.config.mistakes import WrongType, refused, show, under, unknown_key, words_of, wrong
+from tcpmapkit.config.mistakes import WrongType, refused, show, unknown_key, words_of, wrong
 from tcpmapkit.config.options import Option, options_of
 from tcpmapkit.config.scalars import (
     Endpoint,
@@ -40,7 +40,7 @@ from tcpmapkit.config.strict import (
     string,
     template,
 )
-from tcpmapkit.errors import ConfigError, ConfigErrors
+from tcpmapkit.errors import ConfigError, ConfigErrors, under
 from tcpmapkit.query import Chain, Map
 from tcpmapkit.template import KEY_VARIABLES
 
@@ -81,11 +81,11 @@ class Reader:
         others: tuple[tuple[Callable[[Any], bool], Callable[[Any], Read]], ...] = (
             (lambda kind: True, _unknown_annotation),
             (attrs.has, self._table_reader),
-            (lambda kind: _origin(kind) in (tuple, list, Sequence), self._array_reader),
-            (lambda kind: _origin(kind) in (dict, Mapping), self._mapping_reader),
-            (lambda kind: _origin(kind) is Literal, literal_reader),
-            (lambda kind: _origin(kind) in (typing.Union, types.UnionType), self._union_reader),
-            (lambda kind: _origin(kind) is Annotated, self._annotated_reader),
+            (lambda kind: get_origin(kind) in (tuple, list, Sequence), self._array_reader),
+            (lambda kind: get_origin(kind) in (dict, Mapping), self._mapping_reader),
+            (lambda kind: get_origin(kind) is Literal, literal_reader),
+            (lambda kind: get_origin(kind) in (typing.Union, types.UnionType), self._union_reader),
+            (lambda kind: get_origin(kind) is Annotated, self._annotated_reader),
             (lambda kind: kind is Any, lambda kind: json_like),
             (lambda kind: kind is Map, lambda kind: string),
             (lambda kind: kind in (Chain, tuple[Chain, ...]), lambda kind: read_steps),
@@ -276,10 +276,6 @@ class Reader:
         if not text or "\0" in text:
             raise ConfigError(f"{show(value)} is not a path")
         return self.directory / text
-
-
-def _origin(kind: Any) -> Any:
-    return get_origin(kind)
 
 
 def _is_secret(kind: Any) -> bool:

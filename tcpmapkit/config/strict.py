@@ -8,8 +8,8 @@ from datetime import date, datetime, time
 from typing import Any, get_args
 
 from tcpmapkit.config.masking import Secret
-from tcpmapkit.config.mistakes import Unset, closest, show, under, wrong
-from tcpmapkit.errors import ConfigError, ConfigErrors
+from tcpmapkit.config.mistakes import Unset, closest, show, wrong
+from tcpmapkit.errors import ConfigError, ConfigErrors, under
 from tcpmapkit.template import KEY_VARIABLES, Template
 
 __all__ = [

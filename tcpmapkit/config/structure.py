@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tcpmapkit.config.availability import not_available
 from tcpmapkit.config.document import Document, locate
 from tcpmapkit.config.environment import expand
-from tcpmapkit.config.mistakes import KeyMistake, did_you_mean, show, under, wrong
+from tcpmapkit.config.mistakes import KeyMistake, did_you_mean, show, wrong
 from tcpmapkit.config.model import (
     Config,
     ListenerConfig,
@@ -23,7 +23,7 @@ from tcpmapkit.config.model import (
 )
 from tcpmapkit.config.options import STEP_OPTIONS, type_options
 from tcpmapkit.config.reading import Plan, Reader
-from tcpmapkit.errors import ConfigError, ConfigErrors
+from tcpmapkit.errors import ConfigError, ConfigErrors, under
 from tcpmapkit.keys import fold
 
 if TYPE_CHECKING:
