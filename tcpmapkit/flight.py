@@ -20,8 +20,8 @@ Answered = Callable[[Answer], None]
 class Flight:
     """One lookup that waits, and those who wait for it.
 
-    The task belongs to nobody's connection. Timers: `tell_after` answers those who wait while the
-    lookup goes on; the task itself is cancelled by `abandon`.
+    Its task belongs to nobody's connection: it ends by itself or by `abandon`. What `after` has
+    planned is called off when it lands.
     """
 
     __slots__ = ("_task", "_timers", "_waiters", "early", "landed")

@@ -40,7 +40,8 @@ class _Json(logging.Formatter):
 
 
 def set_up_log(to: str = "stderr", level: str = "info", form: str = "text") -> None:
-    """Send the log of the whole process to `to` (``"stderr"``, ``"syslog"``).
+    """Send the log of the whole process to `to` (``"stderr"``, ``"syslog"``), from `level` on, each line
+    in the form `form` (``"text"``, ``"json"``).
 
     Raises `ConfigError` when there is no syslog to talk to.
     """

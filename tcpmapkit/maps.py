@@ -37,11 +37,13 @@ _STOPPED: Final = TempFail("shutting down")
 
 @attrs.define(eq=False)
 class Generation:
-    """One state of a map, never changed: its chain, and what follows from the chain's steps.
+    """One state of a map: its chain, what follows from the chain's steps, the lookups under way.
 
     `folded`: the cache may go by the folded key. `attributes`: the request attributes that the
     chain reads; None when it may read any, which makes the map uncacheable. `in_memory`: every
-    step answers the same until reloaded, so nothing is cached but ready replies.
+    step answers the same until reloaded, so nothing is cached but ready replies. `number` counts
+    a map's generations from 1. Only `flights` ever changes: the lookups that wait, by what they have
+    in common.
     """
 
     chain: InlineChain | WaitingChain

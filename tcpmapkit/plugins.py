@@ -26,7 +26,15 @@ from tcpmapkit.plugin_sources import Origin, drop_in_files, entry_origin, import
 from tcpmapkit.query import Outcome, Query
 from tcpmapkit.seldom import Seldom
 
-__all__ = ["BUILT_IN", "BrokenPlugin", "Plugins", "ResolverType", "load_plugins", "order_steps"]
+__all__ = [
+    "BUILT_IN",
+    "BrokenPlugin",
+    "Plugins",
+    "ResolverType",
+    "load_plugins",
+    "order_steps",
+    "refuse_marked_resolver",
+]
 
 #: The modules of `tcpmapkit.resolvers`, each a plugin like any other.
 BUILT_IN = (
@@ -89,8 +97,8 @@ class Plugins:
         self._plugins.add_hookspecs(hookspecs)
         self._types: dict[str, ResolverType] = {}
         self._broken: list[BrokenPlugin] = []
-        #: name -> (distribution, version, source), in the order of loading.
-        self.loaded: dict[str, tuple[str, str, str]] = {}
+        #: Whose each plugin is, by its name, in the order of loading.
+        self.loaded: dict[str, Origin] = {}
 
     @property
     def types(self) -> Mapping[str, ResolverType]:
@@ -151,7 +159,7 @@ class Plugins:
             taken = self.loaded.get(origin.name)
             if taken is not None:
                 whose = f"{origin.name!r} of {origin.distribution}"
-                raise ValueError(f"the plugin name {whose} is taken by {taken[0]}")
+                raise ValueError(f"the plugin name {whose} is taken by {taken.distribution}")
             plugin = find()
             _refuse_misused_markers(plugin)
             self._plugins.register(plugin, name=origin.name)
@@ -167,7 +175,7 @@ class Plugins:
             self._broken.append(broken)
         else:
             self._types.update(offered)
-            self.loaded[origin.name] = (origin.distribution, origin.version, origin.source)
+            self.loaded[origin.name] = origin
 
     def _register(self, origin: Origin, offered: dict[str, ResolverType]) -> Callable[..., None]:
         def register(

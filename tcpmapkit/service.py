@@ -11,15 +11,14 @@ import attrs
 from tcpmapkit.cache import Answer
 from tcpmapkit.protocols.framing import Codec
 from tcpmapkit.protocols.tcp_table import TcpTableCodec
-from tcpmapkit.query import Found, NotFound, PermFail, Query, TempFail
+from tcpmapkit.query import Found, NotFound, PermFail, Query
 from tcpmapkit.seldom import Seldom
+from tcpmapkit.step import INTERNAL_ERROR
 
 if TYPE_CHECKING:
     from tcpmapkit.connection import Connection
 
 __all__ = ["PROTOCOLS", "Counters", "ServedMap", "ServedProtocol", "Service"]
-
-_INTERNAL_ERROR: Final = TempFail("internal error")
 
 _log = logging.getLogger(__name__)
 
@@ -132,7 +131,7 @@ class Service:
             self.map.name,
             exc_info=error,
         )
-        return codec.encode(_INTERNAL_ERROR)
+        return codec.encode(INTERNAL_ERROR)
 
     def _say(
         self, subject: str, level: int, text: str, *args: object, exc_info: Exception | None = None

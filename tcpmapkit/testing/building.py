@@ -45,7 +45,7 @@ def load_for(document: Document, modules: Iterable[ModuleType]) -> Plugins:
     """
     wanted = plugins_config(document)
     loaded = load_plugins(wanted.directory, wanted.disable)
-    sources = {source for _, _, source in loaded.loaded.values()}
+    sources = {origin.source for origin in loaded.loaded.values()}
     for module in modules:
         if module.__name__ not in sources:
             _load(loaded, module)

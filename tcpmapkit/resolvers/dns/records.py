@@ -57,4 +57,5 @@ def negative_ttl(response: Any) -> float | None:
 
 
 def is_referral(response: Any) -> bool:
+    """Whether a response without an answer names other servers to ask, and no SOA (RFC 2308, section 2.2)."""
     return not _authority(response, "SOA") and bool(_authority(response, "NS"))
