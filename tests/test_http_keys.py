@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcpmapkit import ConfigError, Found, Query
+from tcpmapkit.errors import ConfigErrors
 from tcpmapkit.resolvers.http.request import Headers, Url
+from tcpmapkit.site import open_site
 from tcpmapkit.template import Template
 from tests.loopback_http import answering, loopback_api
 from tests.test_http_resolver import ask, make_http
@@ -229,3 +232,14 @@ def test_a_mistake_is_told_with_its_option(options: dict[str, Any], path: tuple[
         make_http(**{"url": "http://api.example.org/", **options})
     assert caught.value.path == path
     assert "\n" not in caught.value.message
+
+
+def test_every_mistake_of_one_resolver_is_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "tcpmapkit.toml"
+    file.write_text(
+        "[maps.m]\n[[maps.m.resolvers]]\ntype = 'http'\nurl = 'http://{domain}/'\nvalue = '[['\n"
+        "match = '('\nnot_found = [500]\nseparator = \"\\n\"\n"
+    )
+    with pytest.raises(ConfigErrors) as caught:
+        open_site(file)
+    assert [error.line for error in caught.value.errors] == [4, 5, 6, 7, 8]

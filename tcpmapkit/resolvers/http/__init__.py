@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -94,30 +94,9 @@ class Http:
     _complain: Any = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
-        self._url = Url.compile(self.url, self.params)
-        self._headers = Headers.compile(self.headers)
-        has_user = self._url.authorization is not None
-        if (self.token_file is not None) + has_user + ("authorization" in self._headers) > 1:
-            raise ConfigError(
-                "only one of token_file, an Authorization header and a user in the URL can be sent",
-                path=("token_file",) if self.token_file is not None else ("url",),
-            )
-        for name in ("ca_file", "client_cert"):
-            if getattr(self, name) is not None and not self._url.origin.startswith("https:"):
-                raise ConfigError("this takes an https:// URL", path=(name,))
-        for number, status in enumerate(self.not_found):
-            if not 400 <= status <= 499 or status in _TEMPORARY:
-                raise ConfigError(
-                    f"the status {status} cannot mean that a key does not exist",
-                    path=("not_found", number),
-                    hint="any 4xx but 408, 425 and 429",
-                )
-        if not {"\0", "\r", "\n"}.isdisjoint(self.separator):
-            raise ConfigError("a separator has no NUL, CR or LF", path=("separator",))
-        if self.value is not None:
-            self._value = _compile_value(self.value)
-        if self.match is not None:
-            self._match = ValueMatch(self.match)
+        mistakes = list(self._mistakes())
+        if mistakes:
+            raise ConfigError.several(mistakes)
         if self.method is None:
             self.method = "GET" if self.json is None else "POST"
         # Compressing a line of text gains nothing, so it is not asked for (and undone if need be).
@@ -131,6 +110,46 @@ class Http:
         if self._url.authorization is not None:
             ours["Authorization"] = self._url.authorization
         self._own_headers = {name: text for name, text in ours.items() if name not in self._headers}
+
+    def _mistakes(self) -> Iterator[ConfigError]:
+        """Compile the options, and tell what is wrong with them, one by one."""
+        try:
+            self._url = Url.compile(self.url, self.params)
+            self._headers = Headers.compile(self.headers)
+        except ConfigError as error:
+            yield error
+        else:
+            yield from self._contradictions()
+        for number, status in enumerate(self.not_found):
+            if not 400 <= status <= 499 or status in _TEMPORARY:
+                yield ConfigError(
+                    f"the status {status} cannot mean that a key does not exist",
+                    path=("not_found", number),
+                    hint="any 4xx but 408, 425 and 429",
+                )
+        if not {"\0", "\r", "\n"}.isdisjoint(self.separator):
+            yield ConfigError("a separator has no NUL, CR or LF", path=("separator",))
+        try:
+            if self.value is not None:
+                self._value = _compile_value(self.value)
+        except ConfigError as error:
+            yield error
+        try:
+            if self.match is not None:
+                self._match = ValueMatch(self.match)
+        except ConfigError as error:
+            yield error
+
+    def _contradictions(self) -> Iterator[ConfigError]:
+        has_user = self._url.authorization is not None
+        if (self.token_file is not None) + has_user + ("authorization" in self._headers) > 1:
+            yield ConfigError(
+                "only one of token_file, an Authorization header and a user in the URL can be sent",
+                path=("token_file",) if self.token_file is not None else ("url",),
+            )
+        for name in ("ca_file", "client_cert"):
+            if getattr(self, name) is not None and not self._url.origin.startswith("https:"):
+                yield ConfigError("this takes an https:// URL", path=(name,))
 
     async def start(self, context: Any) -> None:
         """Read the token and the certificates, and load the HTTP client, off the event loop.
