@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -21,8 +21,8 @@ from tcpmapkit.errors import ConfigError
 from tcpmapkit.output import print_line, print_rows
 
 if TYPE_CHECKING:
+    from tcpmapkit.maps import Map
     from tcpmapkit.plugins import ResolverType
-    from tcpmapkit.query import Outcome
     from tcpmapkit.site import Site
 
 __all__ = ["main"]
@@ -60,13 +60,17 @@ def _tell(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _open(file: Path | None, *, offline: bool = False, mistakes: list[ConfigError] | None = None) -> Site:
+def _open(file: Path | None) -> Site:
     from tcpmapkit.site import find_configuration, open_site
 
-    site = open_site(find_configuration(file), offline=offline, mistakes=mistakes)
+    site = open_site(find_configuration(file))
+    _warn_of_broken_plugins(site)
+    return site
+
+
+def _warn_of_broken_plugins(site: Site) -> None:
     for plugin in site.plugins.broken:
         _tell(f"warning: {plugin}")
-    return site
 
 
 @main.command()
@@ -106,20 +110,22 @@ def run(file: Path | None) -> None:
 def check(file: Path | None, offline: bool) -> None:
     """Validate the configuration, load every table, run the tests."""
     from tcpmapkit.log import warn_on_standard_error
-    from tcpmapkit.map_tests import run_map_tests
-    from tcpmapkit.site import located
+    from tcpmapkit.map_tests import MapTestResults, run_map_tests
+    from tcpmapkit.site import examine_site, find_configuration, located
 
     warn_on_standard_error()
     with _config_errors():
-        mistakes: list[ConfigError] = []
-        site = _open(file, offline=offline, mistakes=mistakes)
+        site = examine_site(find_configuration(file), offline=offline)
+        _warn_of_broken_plugins(site)
+        mistakes: list[ConfigError] = [*site.mistakes]
 
-        async def load_and_test() -> Any:
+        async def load_and_test() -> MapTestResults:
             try:
                 await site.start()
-                return await run_map_tests(site) if not mistakes else None
+                return MapTestResults() if mistakes else await run_map_tests(site)
             except ConfigError as error:
                 mistakes.append(error)
+                return MapTestResults()
             finally:
                 await site.maps.stop()
 
@@ -152,17 +158,15 @@ def query(file: Path | None, explain: bool, map_name: str, key: str) -> None:
 
     Exit status 0: found, 1: not found, 75: the lookup failed, 78: the configuration.
     """
+    from tcpmapkit.config.mistakes import did_you_mean
     from tcpmapkit.log import warn_on_standard_error
 
     warn_on_standard_error()
     with _config_errors():
         site = _open(file)
         if map_name not in site.maps.maps:
-            from difflib import get_close_matches
-
-            close = get_close_matches(map_name, site.maps.maps, 1)
-            hint = f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(site.maps.maps)
-            raise click.UsageError(f"there is no map {map_name!r} ({hint})")
+            hint = did_you_mean(map_name, site.maps.maps)
+            raise click.UsageError(f"there is no map {map_name!r}" + (f" ({hint})" if hint else ""))
         sys.exit(asyncio.run(_query(site, map_name, key, explain)))
 
 
@@ -185,14 +189,14 @@ async def _query(site: Site, map_name: str, key: str, explain: bool) -> int:
         await site.maps.stop()
 
 
-async def _ask_one(asked: Any, key: str, explain: bool, *, prefix: bool) -> int:
+async def _ask_one(asked: Map, key: str, explain: bool, *, prefix: bool) -> int:
     from tcpmapkit.query import Found, NotFound
 
     question = asked.query(key)
     if explain:
         question.trace = []
     began = asked.clock()
-    outcome: Outcome = await asked.lookup(question)
+    outcome = await asked.lookup(question)
     elapsed = asked.clock() - began
     if explain:
         from tcpmapkit.explain import explanation

@@ -18,7 +18,15 @@ from tcpmapkit.plugins import Plugins, load_plugins
 if TYPE_CHECKING:
     from tcpmapkit.config import Config, Document
 
-__all__ = ["DEFAULT_FILES", "Site", "find_configuration", "open_site"]
+__all__ = [
+    "DEFAULT_FILES",
+    "Site",
+    "build_site",
+    "examine_site",
+    "find_configuration",
+    "located",
+    "open_site",
+]
 
 #: Where the configuration is looked for when none is named.
 DEFAULT_FILES = (Path("tcpmapkit.toml"), Path("/etc/tcpmapkit/tcpmapkit.toml"))
@@ -26,12 +34,17 @@ DEFAULT_FILES = (Path("tcpmapkit.toml"), Path("/etc/tcpmapkit/tcpmapkit.toml"))
 
 @attrs.frozen
 class Site:
-    """What a configuration file says (`config`), and the objects made of it."""
+    """What a configuration file says (`config`), and the objects made of it.
+
+    With `mistakes`, each with its place, what is right can be started, to find what else is wrong, but
+    is not to be served.
+    """
 
     document: Document
     config: Config
     plugins: Plugins
     maps: BuiltMaps
+    mistakes: tuple[ConfigError, ...] = ()
 
     async def start(self, only: Iterable[str] | None = None) -> None:
         """Load the tables of all maps, or of those named and what they refer to.
@@ -55,18 +68,22 @@ def find_configuration(file: Path | None) -> Path:
     raise ConfigError(f"there is no {places}", hint="name the file with -c FILE")
 
 
-def open_site(
-    file: Path,
-    *,
-    offline: bool = False,
-    clock: Callable[[], float] = time.monotonic,
-    mistakes: list[ConfigError] | None = None,
-) -> Site:
+def open_site(file: Path, *, clock: Callable[[], float] = time.monotonic) -> Site:
     """Read a configuration, load its plugins, build its maps.
 
-    `offline`: what would have to wait fails at once instead. Raises `ConfigErrors` with every
-    mistake, each with its place; or adds them to `mistakes` when that is given, for a caller who
-    wants to know too what else is wrong with the rest, which is not to be served.
+    Raises `ConfigErrors` with every mistake, each with its place.
+    """
+    site = examine_site(file, clock=clock)
+    if site.mistakes:
+        raise ConfigErrors(site.mistakes)
+    return site
+
+
+def examine_site(file: Path, *, offline: bool = False, clock: Callable[[], float] = time.monotonic) -> Site:
+    """As `open_site`, for whoever wants to know what else is wrong: mistakes are left in the site.
+
+    `offline`: what would have to wait fails at once instead. Raises `ConfigErrors` for a file that is
+    not TOML and for a directory of plugins that cannot be read.
     """
     document = read_document(file)
     try:
@@ -74,31 +91,32 @@ def open_site(
         plugins = load_plugins(wanted.directory, wanted.disable)
     except ConfigError as error:
         raise located(document, [error]) from None
+    return build_site(document, plugins, offline=offline, clock=clock)
+
+
+def build_site(
+    document: Document,
+    plugins: Plugins,
+    *,
+    offline: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+) -> Site:
+    """What a document says, made with these plugins; its mistakes are left in the site."""
     config, errors = structure(document, plugins.types)
     maps, more = build_maps(config, plugins, clock, offline=offline)
     errors = [*errors, *more]
-    if errors:
-        broken = [
-            ConfigError(str(one))
-            for one in plugins.broken
-            if any("resolver type" in error.message for error in errors)
-        ]
-        found = located(document, [*errors, *broken])
-        if mistakes is None:
-            raise found
-        mistakes.extend(found.errors)
-    return Site(document, config, plugins, maps)
+    if any("resolver type" in error.message for error in errors):
+        errors += [ConfigError(str(broken)) for broken in plugins.broken]
+    return Site(document, config, plugins, maps, located(document, errors).errors)
 
 
 def located(document: Document, errors: Sequence[ConfigError]) -> ConfigErrors:
     """The errors with their places in the document, in the order of its lines."""
-    for one in (every := ConfigErrors(errors)).errors:
+    every = ConfigErrors(errors).errors
+    for one in every:
         if one.file is None and one.path:
             locate(document, one)
     here = str(document.path)
     return ConfigErrors(
-        sorted(
-            every.errors,
-            key=lambda one: (str(one.file) != here, str(one.file), one.line or 0, one.column or 0),
-        )
+        sorted(every, key=lambda one: (str(one.file) != here, str(one.file), one.line or 0, one.column or 0))
     )

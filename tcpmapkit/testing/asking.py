@@ -11,14 +11,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tcpmapkit.build import build_maps
-from tcpmapkit.config import Endpoint, ListenerConfig, ServerConfig, read_document, structure
+from tcpmapkit.chain import InlineChain
+from tcpmapkit.config import Endpoint, ListenerConfig, ServerConfig, read_document
+from tcpmapkit.errors import ConfigErrors
 from tcpmapkit.keys import splitter
 from tcpmapkit.map_tests import run_map_tests
 from tcpmapkit.maps import Map
 from tcpmapkit.query import Miss, Outcome, Query
 from tcpmapkit.server import Server
-from tcpmapkit.site import Site, located
+from tcpmapkit.site import build_site, located
 from tcpmapkit.testing.building import build_steps, load_for
 
 __all__ = ["ask", "ask_now", "query", "serve", "started", "started_file", "toml_blocks"]
@@ -82,21 +83,18 @@ async def started_file(
         else:
             file = configuration
         document = read_document(file)
-        loaded = load_for(document, plugins)
-        config, errors = structure(document, loaded.types)
-        built, more = build_maps(config, loaded)
-        if errors or more:
-            raise located(document, [*errors, *more])
-        site = Site(document, config, loaded, built)
+        site = build_site(document, load_for(document, plugins))
+        if site.mistakes:
+            raise ConfigErrors(site.mistakes)
         await site.start()
         try:
             if run_tests:
                 results = await run_map_tests(site)
                 if results.wrong or results.failed:
                     raise located(document, [*results.wrong, *results.failed])
-            yield built.maps
+            yield site.maps.maps
         finally:
-            await built.stop()
+            await site.maps.stop()
 
 
 async def ask(asked: Any, key: str | Query, **about: Any) -> Outcome | Miss:
@@ -111,7 +109,7 @@ async def ask(asked: Any, key: str | Query, **about: Any) -> Outcome | Miss:
     if isinstance(asked, Map):
         chain = asked.current.chain
         question = key if isinstance(key, Query) else query(key, **about)
-        return await chain.resolve(question) if chain.can_wait else chain.resolve(question)  # type: ignore[misc,return-value]
+        return chain.resolve(question) if isinstance(chain, InlineChain) else await chain.resolve(question)
     async with started(*(asked if isinstance(asked, (list, tuple)) else (asked,))) as map:
         return await ask(map, key, **about)
 
@@ -128,10 +126,9 @@ def ask_now(asked: Any, key: str | Query, **about: Any) -> Outcome | Miss:
         steps = asked if isinstance(asked, (list, tuple)) else (asked,)
         asked = build_steps(steps).maps["test"]
     chain = asked.current.chain
-    if chain.can_wait:
+    if not isinstance(chain, InlineChain):
         raise TypeError("a step can wait: await ask(...) instead")
-    answer: Outcome | Miss = chain.resolve(key if isinstance(key, Query) else query(key, **about))
-    return answer
+    return chain.resolve(key if isinstance(key, Query) else query(key, **about))
 
 
 @asynccontextmanager
