@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tcpmapkit.protocols import ENCODERS
+from tcpmapkit.protocols import PROTOCOLS
 from tcpmapkit.query import Found, Miss, NotFound, Outcome, Query, TempFail
 from tcpmapkit.step import StepTrace
 
@@ -23,8 +23,8 @@ def explanation(map: Map, query: Query, outcome: Outcome, elapsed: float) -> Ite
     for number, step in enumerate(query.trace or (), 1):
         yield f"step {number}", *_step(step)
     yield "outcome", _outcome(outcome), _milliseconds(elapsed)
-    for protocol, encode in ENCODERS.items():
-        yield "reply", protocol, ascii(encode(outcome))[1:]
+    for name, protocol in PROTOCOLS.items():
+        yield "reply", name, ascii(protocol.encode(outcome))[1:]
     yield "Postfix", _consequence(outcome)
 
 

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 from tcpmapkit.connection import Connection
 from tcpmapkit.listener import BACKLOG, Listener, is_waiting
 from tcpmapkit.process import drop_privileges, limit_connections
+from tcpmapkit.protocols import PROTOCOLS
 from tcpmapkit.ready import ReadyReplies
 from tcpmapkit.seldom import Seldom
-from tcpmapkit.service import PROTOCOLS, Counters, Service
+from tcpmapkit.service import Counters, Service
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig, ServerConfig

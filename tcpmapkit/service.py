@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
 from tcpmapkit.cache import Answer
 from tcpmapkit.protocols.framing import Codec
-from tcpmapkit.protocols.tcp_table import TcpTableCodec
 from tcpmapkit.query import Found, NotFound, PermFail, Query
 from tcpmapkit.seldom import Seldom
 from tcpmapkit.step import INTERNAL_ERROR
@@ -18,21 +17,9 @@ from tcpmapkit.step import INTERNAL_ERROR
 if TYPE_CHECKING:
     from tcpmapkit.connection import Connection
 
-__all__ = ["PROTOCOLS", "Counters", "ServedMap", "ServedProtocol", "Service"]
+__all__ = ["Counters", "ServedMap", "Service"]
 
 _log = logging.getLogger(__name__)
-
-
-@attrs.frozen
-class ServedProtocol:
-    """How a protocol is served. `idle_timeout`, in seconds, is longer than its client's own: whoever hangs
-    up first on a tcp_table client costs it a second."""
-
-    new_codec: Callable[[], Codec]
-    idle_timeout: float
-
-
-PROTOCOLS: Final = {"tcp_table": ServedProtocol(TcpTableCodec, idle_timeout=3600.0)}
 
 
 class ServedMap(Protocol):
