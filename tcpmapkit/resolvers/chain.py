@@ -6,7 +6,7 @@ failure stands when none of them finds the key, so an outage never becomes "not 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from tcpmapkit import Chain, hookimpl
 
@@ -21,5 +21,5 @@ def chain(
 
 
 @hookimpl
-def register_resolvers(register):  # type: ignore[no-untyped-def]
+def register_resolvers(register: Any) -> None:
     register("chain", chain)

@@ -270,5 +270,5 @@ class Cidr:
 
 
 @hookimpl
-def register_resolvers(register):  # type: ignore[no-untyped-def]
+def register_resolvers(register: Any) -> None:
     register("cidr", Cidr, folded=False, partial_keys=False, special_keys=True, in_memory=True)

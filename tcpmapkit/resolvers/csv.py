@@ -171,5 +171,5 @@ def _mistake(row: list[str], last: int, key: str, value: str) -> str | None:
 
 
 @hookimpl
-def register_resolvers(register):  # type: ignore[no-untyped-def]
+def register_resolvers(register: Any) -> None:
     register("csv", Csv, special_keys=True, in_memory=True)

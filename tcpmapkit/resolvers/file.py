@@ -86,5 +86,5 @@ class File:
 
 
 @hookimpl
-def register_resolvers(register):  # type: ignore[no-untyped-def]
+def register_resolvers(register: Any) -> None:
     register("file", File, special_keys=True, in_memory=True)

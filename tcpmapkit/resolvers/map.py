@@ -6,7 +6,7 @@ the other map's cache.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from tcpmapkit import Map, hookimpl
 
@@ -17,5 +17,5 @@ def map_(map: Annotated[Map, "help: the name of the other map; a cycle is an err
 
 
 @hookimpl
-def register_resolvers(register):  # type: ignore[no-untyped-def]
+def register_resolvers(register: Any) -> None:
     register("map", map_)

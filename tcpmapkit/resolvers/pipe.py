@@ -75,5 +75,5 @@ def pipe(resolvers: Members) -> _Pipe:
 
 
 @hookimpl
-def register_resolvers(register):  # type: ignore[no-untyped-def]
+def register_resolvers(register: Any) -> None:
     register("pipe", pipe)

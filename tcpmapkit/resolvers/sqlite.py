@@ -253,5 +253,5 @@ class Sqlite:
 
 
 @hookimpl
-def register_resolvers(register):  # type: ignore[no-untyped-def]
+def register_resolvers(register: Any) -> None:
     register("sqlite", Sqlite)

@@ -58,5 +58,5 @@ class Static:
 
 
 @hookimpl
-def register_resolvers(register):  # type: ignore[no-untyped-def]
+def register_resolvers(register: Any) -> None:
     register("static", Static, special_keys=True, in_memory=True)

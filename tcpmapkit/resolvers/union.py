@@ -70,5 +70,5 @@ def union(resolvers: Members, separator: Separator = ",") -> _Union:
 
 
 @hookimpl
-def register_resolvers(register):  # type: ignore[no-untyped-def]
+def register_resolvers(register: Any) -> None:
     register("union", union)

@@ -215,5 +215,5 @@ def _server(text: str, number: int) -> tuple[str, int]:
 
 
 @hookimpl
-def register_resolvers(register):  # type: ignore[no-untyped-def]
+def register_resolvers(register: Any) -> None:
     register("dns", Dns)

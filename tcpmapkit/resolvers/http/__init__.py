@@ -245,5 +245,5 @@ def _compile_value(expression: str) -> Any:
 
 
 @hookimpl
-def register_resolvers(register):  # type: ignore[no-untyped-def]
+def register_resolvers(register: Any) -> None:
     register("http", Http)
