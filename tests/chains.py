@@ -1,4 +1,4 @@
-"""Steps, chains and a clock for the tests of the core, without configuration or plugins around them."""
+"""Steps and chains for the tests of the core, without configuration or plugins around them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,9 @@ from tcpmapkit.keys import split_address
 from tcpmapkit.maps import Generation, Map
 from tcpmapkit.query import Miss, Outcome, Query
 from tcpmapkit.step import InlineStep, Step, WaitingStep
+from tcpmapkit.testing import FakeClock
 
 LOGGER = logging.getLogger("tcpmapkit.tests")
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Says:
@@ -85,7 +76,7 @@ def question(
     clock: Callable[[], float] | None = None,
     **about: Any,
 ) -> Query:
-    clock = clock or Clock()
+    clock = clock or FakeClock()
     return Query(key, "test", deadline=clock() + time_left, clock=clock, split=split_address, **about)
 
 
@@ -98,7 +89,11 @@ async def walk(steps: Sequence[Step], query: Query | None = None) -> Outcome | M
 
 
 def a_map(
-    *steps: Step, clock: Clock, name: str = "test", generation: dict[str, Any] | None = None, **options: Any
+    *steps: Step,
+    clock: FakeClock,
+    name: str = "test",
+    generation: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Map:
     return Map(
         name,

@@ -18,16 +18,6 @@ from tcpmapkit.service import Service
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class HeldMap:
     """A map that answers the keys in `table` at once, holds those that begin with "slow" until `answer`
     is called, raises for "bug", and has no others."""

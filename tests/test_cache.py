@@ -10,14 +10,14 @@ import pytest
 
 from tcpmapkit import Found, NotFound, PermFail, TempFail
 from tcpmapkit.cache import Answer, AnswerCache, CacheOptions, _Store
-from tests.chains import Clock
+from tcpmapkit.testing import FakeClock
 
 DOWN = TempFail("down")
 
 
-def a_cache(clock: Clock | None = None, chance: float = 0.0, **options: Any) -> AnswerCache:
+def a_cache(clock: FakeClock | None = None, chance: float = 0.0, **options: Any) -> AnswerCache:
     options.setdefault("jitter", 0.0)
-    return AnswerCache(CacheOptions(**options), clock or Clock(), lambda: chance)
+    return AnswerCache(CacheOptions(**options), clock or FakeClock(), lambda: chance)
 
 
 def keep(cache: AnswerCache, key: Any, outcome: Any, generation: int = 1) -> Answer:
@@ -50,7 +50,7 @@ def known(cache: AnswerCache, key: Any, generation: int = 1) -> Any:
 def test_an_outcome_holds_until_its_time_is_over_and_not_a_moment_longer(
     outcome: Any, options: dict[str, float], lasts: float
 ) -> None:
-    clock = Clock()
+    clock = FakeClock()
     cache = a_cache(clock, **options)
     keep(cache, "k", outcome)
     clock.now += lasts - 0.25
@@ -111,7 +111,7 @@ def test_several_values_come_back_as_they_were() -> None:
 
 @pytest.mark.parametrize("chance", [0.0, 0.3, 0.999])
 def test_jitter_only_ever_shortens(chance: float) -> None:
-    clock = Clock()
+    clock = FakeClock()
     cache = a_cache(clock, chance, jitter=0.1)
     for outcome, whole in ((Found("x"), 300), (NotFound(), 30), (Found("x", 10), 10)):
         lasts = keep(cache, "k", outcome).expires - clock.now
@@ -130,7 +130,7 @@ def test_an_answer_replaces_the_one_of_the_other_kind() -> None:
 
 @pytest.mark.parametrize(("outcome", "lasts"), [(Found("x"), 300), (NotFound(), 30)])
 def test_a_failure_never_replaces_an_answer(outcome: Any, lasts: float) -> None:
-    clock = Clock()
+    clock = FakeClock()
     cache = a_cache(clock, error_ttl=1000)
     keep(cache, "k", outcome)
     keep(cache, "k", DOWN)
@@ -139,7 +139,7 @@ def test_a_failure_never_replaces_an_answer(outcome: Any, lasts: float) -> None:
 
 
 def test_a_failure_is_remembered_once_the_answer_has_expired() -> None:
-    clock = Clock()
+    clock = FakeClock()
     cache = a_cache(clock)
     keep(cache, "k", NotFound())
     clock.now += 30
@@ -151,7 +151,7 @@ def test_a_failure_is_remembered_once_the_answer_has_expired() -> None:
 
 
 def test_an_expired_answer_is_served_while_the_chain_fails_and_has_no_time_left() -> None:
-    clock = Clock()
+    clock = FakeClock()
     cache = a_cache(clock, stale=3600)
     keep(cache, "k", Found.joined(["a", "b"], ","))
     clock.now += 300
@@ -167,7 +167,7 @@ def test_an_expired_answer_is_served_while_the_chain_fails_and_has_no_time_left(
 
 
 def test_a_stale_answer_is_served_until_its_time_is_over() -> None:
-    clock = Clock()
+    clock = FakeClock()
     cache = a_cache(clock, stale=3600, error_ttl=7200)
     keep(cache, "k", Found("x"))
     clock.now += 300
@@ -180,7 +180,7 @@ def test_a_stale_answer_is_served_until_its_time_is_over() -> None:
 
 
 def test_an_expired_not_found_is_never_served() -> None:
-    clock = Clock()
+    clock = FakeClock()
     cache = a_cache(clock, stale=3600)
     keep(cache, "k", NotFound())
     clock.now += 30
@@ -190,7 +190,7 @@ def test_an_expired_not_found_is_never_served() -> None:
 
 
 def test_without_the_option_nothing_is_served_stale() -> None:
-    clock = Clock()
+    clock = FakeClock()
     cache = a_cache(clock)
     keep(cache, "k", Found("x"))
     clock.now += 300
@@ -203,7 +203,7 @@ def test_without_the_option_nothing_is_served_stale() -> None:
 
 
 def test_an_entry_asks_to_be_renewed_shortly_before_it_expires() -> None:
-    clock = Clock()
+    clock = FakeClock()
     cache = a_cache(clock, refresh_ahead=True)
     answer = keep(cache, "k", Found("x"))
     assert answer.expires == clock.now + 270  # so that its ready reply does not hide the time
@@ -215,7 +215,7 @@ def test_an_entry_asks_to_be_renewed_shortly_before_it_expires() -> None:
 
 
 def test_an_entry_whose_renewal_has_just_failed_waits_before_the_next() -> None:
-    clock = Clock()
+    clock = FakeClock()
     cache = a_cache(clock, refresh_ahead=True)
     keep(cache, "k", Found("x"))
     clock.now += 280
@@ -234,7 +234,7 @@ def test_an_entry_whose_renewal_has_just_failed_waits_before_the_next() -> None:
 
 @pytest.mark.parametrize("outcome", [Found("x"), NotFound(), DOWN])
 def test_an_entry_of_another_generation_does_not_exist(outcome: Any) -> None:
-    clock = Clock()
+    clock = FakeClock()
     cache = a_cache(clock, stale=3600)
     keep(cache, "k", outcome, generation=1)
     assert known(cache, "k", 2) is None

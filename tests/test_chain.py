@@ -12,7 +12,8 @@ from tcpmapkit import Found, LookupTempFail, Miss, NotFound, PermFail, TempFail
 from tcpmapkit.chain import InlineChain, WaitingChain, compile_chain
 from tcpmapkit.plugins import order_steps
 from tcpmapkit.step import INTERNAL_ERROR, Step
-from tests.chains import Clock, Hangs, inline, question, waiting, walk
+from tcpmapkit.testing import FakeClock
+from tests.chains import Hangs, inline, question, waiting, walk
 
 DOWN, AWAY = TempFail("down"), PermFail("away")
 
@@ -187,7 +188,7 @@ async def test_a_first_step_that_never_answers_does_not_starve_its_fallback() ->
 
 
 async def test_steps_that_cannot_wait_are_asked_after_the_deadline_and_others_are_not() -> None:
-    clock = Clock()
+    clock = FakeClock()
 
     def until_the_deadline_has_passed(query: object) -> None:
         clock.now += 9
@@ -200,7 +201,7 @@ async def test_steps_that_cannot_wait_are_asked_after_the_deadline_and_others_ar
 
 async def test_each_next_step_gets_half_of_what_is_left() -> None:
     made = [waiting(DOWN, on_error="next"), waiting(DOWN, on_error="next"), waiting(Found("c"))]
-    clock = Clock()
+    clock = FakeClock()
 
     def spends(query: Any) -> TempFail:
         clock.now += query.time_left()

@@ -20,7 +20,8 @@ from tcpmapkit.resolvers.map import map_
 from tcpmapkit.resolvers.pipe import pipe
 from tcpmapkit.resolvers.union import union
 from tcpmapkit.step import Step
-from tests.chains import Clock, Hangs, a_map, inline, question, turns, waiting, walk
+from tcpmapkit.testing import FakeClock
+from tests.chains import Hangs, a_map, inline, question, turns, waiting, walk
 
 DOWN, AWAY = TempFail("down"), PermFail("away")
 JITTERLESS = CacheOptions(jitter=0.0)
@@ -181,13 +182,13 @@ async def test_a_pipe_that_missed_does_not_leave_the_name_of_a_member() -> None:
 async def test_a_map_step_gives_the_other_maps_outcome_and_the_time_it_has(
     kinds: Kinds, answer: Any, outcome: object
 ) -> None:
-    other = a_map(kinds[0](answer), clock=Clock(), cache=JITTERLESS)
+    other = a_map(kinds[0](answer), clock=FakeClock(), cache=JITTERLESS)
     assert await ask(map_(refer_to(other))) == outcome
 
 
 @kinds
 async def test_a_map_step_passes_on_the_time_its_answer_has_left(kinds: Kinds) -> None:
-    clock = Clock()
+    clock = FakeClock()
     step = kinds[0](Found("x", 100))
     other = refer_to(a_map(step, clock=clock, cache=JITTERLESS))
     assert await ask(other, question(clock=clock)) == Found("x", 100)
@@ -198,7 +199,7 @@ async def test_a_map_step_passes_on_the_time_its_answer_has_left(kinds: Kinds) -
 
 @kinds
 async def test_an_answer_that_the_other_map_serves_stale_has_no_time_left(kinds: Kinds) -> None:
-    clock = Clock()
+    clock = FakeClock()
     step = kinds[0](Found("x"))
     inner = a_map(step, clock=clock, cache=CacheOptions(jitter=0.0, stale=3600))
     outer_step = (waiting if kinds[0] is waiting else inline)(refer_to(inner))
@@ -217,13 +218,13 @@ async def test_an_answer_that_the_other_map_serves_stale_has_no_time_left(kinds:
 
 
 def test_a_map_is_referred_to_as_waiting_when_its_chain_is() -> None:
-    assert type(refer_to(a_map(inline(), clock=Clock()))) is InlineMap
-    assert type(refer_to(a_map(waiting(), clock=Clock()))) is WaitingMap
+    assert type(refer_to(a_map(inline(), clock=FakeClock()))) is InlineMap
+    assert type(refer_to(a_map(waiting(), clock=FakeClock()))) is WaitingMap
 
 
 @kinds
 async def test_a_lookup_in_another_map_has_no_more_time_than_the_first_left_it(kinds: Kinds) -> None:
-    clock = Clock()
+    clock = FakeClock()
     step = kinds[0](Found("x"))
     other = refer_to(a_map(step, clock=clock, deadline=5.0))
     await ask(other, question(time_left=2.0, clock=clock))
@@ -234,7 +235,7 @@ async def test_a_lookup_in_another_map_has_no_more_time_than_the_first_left_it(k
 @kinds
 async def test_a_map_step_hands_on_protocol_attributes_partial_mark_and_trace(kinds: Kinds) -> None:
     step = kinds[0](Found("x"), partial_keys=True)
-    other = refer_to(a_map(step, clock=Clock(), name="other"))
+    other = refer_to(a_map(step, clock=FakeClock(), name="other"))
     trace: list[Any] = []
     await ask(other, question(protocol="policy", attributes={"sender": "s"}, partial=True, trace=trace))
     asked = step.resolver.queries[0]
@@ -248,7 +249,7 @@ async def test_a_map_step_hands_on_protocol_attributes_partial_mark_and_trace(ki
 
 
 async def test_a_map_step_keeps_the_generation_that_it_was_built_with() -> None:
-    clock = Clock()
+    clock = FakeClock()
     old_step, new_step = inline(Found("old")), inline(Found("new"))
     other = a_map(old_step, clock=clock, cache=JITTERLESS)
     before = refer_to(other)
@@ -261,7 +262,7 @@ async def test_a_map_step_keeps_the_generation_that_it_was_built_with() -> None:
 
 async def test_a_caller_that_goes_away_does_not_end_the_other_maps_lookup() -> None:
     step = waiting(Hangs())
-    other = a_map(step, clock=Clock(), cache=JITTERLESS)
+    other = a_map(step, clock=FakeClock(), cache=JITTERLESS)
     caller = asyncio.ensure_future(ask(refer_to(other)))
     while not step.resolver.queries:
         await asyncio.sleep(0)

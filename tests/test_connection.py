@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from tcpmapkit.connection import MAX_HELD, MAX_PER_TURN, Connection
 from tcpmapkit.protocols.tcp_table import REPLY_TOO_LONG, decode
 from tcpmapkit.query import Found, NotFound, PermFail, TempFail
-from tests.serving import Clock, HeldMap, Replies, Transport, make_service
+from tcpmapkit.testing import FakeClock
+from tests.serving import HeldMap, Replies, Transport, make_service
 
 
 class Line:
     """A connection with both its ends in memory."""
 
     def __init__(self, map: HeldMap | None = None, replies: Replies | None = None) -> None:
-        self.clock = Clock()
+        self.clock = FakeClock()
         self.map = map or HeldMap(
             k=Found("v"), f=TempFail("down"), p=PermFail("wrong"), long=Found("x" * 5000)
         )

@@ -16,7 +16,8 @@ from tcpmapkit.flight import Flight
 from tcpmapkit.maps import Generation, Map
 from tcpmapkit.query import Query
 from tcpmapkit.ready import ReadyReplies
-from tests.chains import Clock, Hangs, SaysLater, a_map, inline, turns, waiting
+from tcpmapkit.testing import FakeClock
+from tests.chains import Hangs, SaysLater, a_map, inline, turns, waiting
 
 DOWN = TempFail("down")
 CACHE = CacheOptions(jitter=0.0)
@@ -59,21 +60,21 @@ def outcomes(told: list[Answer]) -> list[Any]:
 
 def replace(map: Map, *steps: Any, **generation: Any) -> Generation:
     """Give the map another chain; the old generation."""
-    return map.replace(a_map(*steps, clock=Clock(), generation=generation).current)
+    return map.replace(a_map(*steps, clock=FakeClock(), generation=generation).current)
 
 
 # The chain's answer and the cache.
 
 
 async def test_when_every_step_misses_the_key_is_not_found() -> None:
-    answer = ask(a_map(inline(), clock=Clock()))
+    answer = ask(a_map(inline(), clock=FakeClock()))
     assert answer is not None
     assert (answer.outcome, answer.resolver, answer.expires) == (NotFound(), "", 0.0)
 
 
 @pytest.mark.parametrize("make", [inline, waiting])
 async def test_a_second_lookup_is_answered_by_the_cache(make: Any) -> None:
-    clock = Clock()
+    clock = FakeClock()
     step = make(Found("x"), name="source")
     map = a_map(step, clock=clock, cache=CACHE)
     assert await map.lookup(map.query("k")) == Found("x", 300)
@@ -87,7 +88,7 @@ async def test_a_second_lookup_is_answered_by_the_cache(make: Any) -> None:
 @pytest.mark.parametrize("make", [inline, waiting])
 async def test_without_a_cache_every_lookup_walks_the_chain(make: Any) -> None:
     step = make(Found("x"))
-    map = a_map(step, clock=Clock())
+    map = a_map(step, clock=FakeClock())
     for _ in range(3):
         assert await map.lookup(map.query("k")) == Found("x")
     assert len(step.resolver.keys) == 3
@@ -99,7 +100,7 @@ async def test_the_cache_goes_by_the_folded_key_when_every_step_is_folded(
     folded: bool, asked: list[str]
 ) -> None:
     step = inline(Found("x"))
-    map = a_map(step, clock=Clock(), cache=CACHE, generation={"folded": folded})
+    map = a_map(step, clock=FakeClock(), cache=CACHE, generation={"folded": folded})
     for key in ("Joe", "JOE", "joe", "Joe"):
         ask(map, key)
     assert step.resolver.keys == asked
@@ -107,7 +108,7 @@ async def test_the_cache_goes_by_the_folded_key_when_every_step_is_folded(
 
 async def test_the_cache_goes_by_the_attributes_that_the_chain_reads_and_no_others() -> None:
     step = inline(lambda query: Found(query.attributes.get("sender", "") or "none"))
-    map = a_map(step, clock=Clock(), cache=CACHE, generation={"attributes": ("sender", "sasl_username")})
+    map = a_map(step, clock=FakeClock(), cache=CACHE, generation={"attributes": ("sender", "sasl_username")})
     seen = [
         ask(map, attributes=attributes).outcome.value  # type: ignore[union-attr]
         for attributes in (
@@ -127,7 +128,7 @@ async def test_the_cache_goes_by_the_attributes_that_the_chain_reads_and_no_othe
 @pytest.mark.parametrize("make", [inline, waiting])
 async def test_a_map_that_may_read_any_attribute_is_not_cached_and_shares_no_lookup(make: Any) -> None:
     step = make(Found("x"))
-    map = a_map(step, clock=Clock(), cache=CACHE, generation={"attributes": None})
+    map = a_map(step, clock=FakeClock(), cache=CACHE, generation={"attributes": None})
     assert await asyncio.gather(*(map.lookup(map.query("k")) for _ in range(3))) == [Found("x")] * 3
     assert len(step.resolver.keys) == 3
     assert map.current.flights == {}
@@ -139,7 +140,7 @@ async def test_a_map_that_may_read_any_attribute_is_not_cached_and_shares_no_loo
 async def test_a_hundred_callers_of_one_cold_key_are_one_lookup() -> None:
     step = waiting(Found("x"))
     step.resolver.gate.clear()
-    map = a_map(step, clock=Clock(), cache=CACHE)
+    map = a_map(step, clock=FakeClock(), cache=CACHE)
     told: list[Answer] = []
     assert [ask(map, "K" if each % 2 else "k", told) for each in range(100)] == [None] * 100
     await turns()
@@ -153,7 +154,7 @@ async def test_a_hundred_callers_of_one_cold_key_are_one_lookup() -> None:
 
 async def test_lookups_are_shared_without_a_cache_too() -> None:
     step = waiting(Found("x"))
-    map = a_map(step, clock=Clock())
+    map = a_map(step, clock=FakeClock())
     told: list[Answer] = []
     ask(map, told=told)
     ask(map, told=told)
@@ -164,7 +165,7 @@ async def test_lookups_are_shared_without_a_cache_too() -> None:
 async def test_the_first_caller_hanging_up_hurts_nobody() -> None:
     step = waiting(Found("x"))
     step.resolver.gate.clear()
-    map = a_map(step, clock=Clock(), cache=CACHE)
+    map = a_map(step, clock=FakeClock(), cache=CACHE)
     leader = asyncio.ensure_future(map.lookup(map.query("k")))
     await turns()
     follower = asyncio.ensure_future(map.lookup(map.query("k")))
@@ -179,7 +180,7 @@ async def test_the_first_caller_hanging_up_hurts_nobody() -> None:
 
 async def test_a_failure_of_the_shared_lookup_is_told_to_everybody() -> None:
     step = waiting(ValueError("bug"))
-    map = a_map(step, clock=Clock(), cache=CACHE)
+    map = a_map(step, clock=FakeClock(), cache=CACHE)
     told: list[Answer] = []
     for _ in range(3):
         ask(map, told=told)
@@ -191,7 +192,7 @@ async def test_a_failure_of_the_shared_lookup_is_told_to_everybody() -> None:
 async def test_an_answer_that_cannot_be_delivered_keeps_nobody_else_from_theirs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    map = a_map(waiting(Found("x")), clock=Clock(), cache=CACHE)
+    map = a_map(waiting(Found("x")), clock=FakeClock(), cache=CACHE)
     told: list[Answer] = []
 
     def broken(answer: Answer) -> None:
@@ -205,7 +206,7 @@ async def test_an_answer_that_cannot_be_delivered_keeps_nobody_else_from_theirs(
 
 
 async def test_answers_are_never_told_from_within_the_question() -> None:
-    map = a_map(waiting(Found("x")), clock=Clock())
+    map = a_map(waiting(Found("x")), clock=FakeClock())
     told: list[Answer] = []
     assert ask(map, told=told) is None
     assert told == []
@@ -233,7 +234,7 @@ async def test_a_resolver_that_ignores_its_cancellation_does_not_silence_the_map
     timers: Timers, caplog: pytest.LogCaptureFixture
 ) -> None:
     stubborn = Stubborn()
-    map = a_map(waiting(stubborn), clock=Clock(), cache=CACHE, deadline=5.0)
+    map = a_map(waiting(stubborn), clock=FakeClock(), cache=CACHE, deadline=5.0)
     told: list[Answer] = []
     ask(map, told=told)
     await turns()
@@ -251,7 +252,7 @@ async def test_a_resolver_that_ignores_its_cancellation_does_not_silence_the_map
 @pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize("attributes", [(), None], ids=["shared", "not shared"])
 async def test_stopping_tells_whoever_waits(begun: bool, attributes: Any) -> None:
-    map = a_map(waiting(Hangs()), clock=Clock(), cache=CACHE, generation={"attributes": attributes})
+    map = a_map(waiting(Hangs()), clock=FakeClock(), cache=CACHE, generation={"attributes": attributes})
     told: list[Answer] = []
     ask(map, told=told)
     if begun:
@@ -264,7 +265,7 @@ async def test_stopping_tells_whoever_waits(begun: bool, attributes: Any) -> Non
 async def test_stopping_does_not_wait_for_a_lookup_that_ignores_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tcpmapkit.maps._OVERDUE", 0.01)
     stubborn = Stubborn()
-    map = a_map(waiting(stubborn), clock=Clock())
+    map = a_map(waiting(stubborn), clock=FakeClock())
     told: list[Answer] = []
     ask(map, told=told)
     await turns()
@@ -279,7 +280,7 @@ async def test_stopping_does_not_wait_for_a_lookup_that_ignores_it(monkeypatch: 
 
 @pytest.mark.parametrize("make", [inline, waiting])
 async def test_a_failure_is_remembered_for_a_moment(make: Any) -> None:
-    clock = Clock()
+    clock = FakeClock()
     step = make(DOWN)
     map = a_map(step, clock=clock, cache=CACHE)
     await map.lookup(map.query("k"))
@@ -294,7 +295,7 @@ async def test_a_failure_is_remembered_for_a_moment(make: Any) -> None:
 async def test_while_the_chain_fails_an_expired_answer_is_served_counted_and_logged(
     make: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = Clock()
+    clock = FakeClock()
     step = make(Found("x"))
     map = a_map(step, clock=clock, cache=STALE)
     await map.lookup(map.query("k"))
@@ -316,7 +317,7 @@ async def test_while_the_chain_fails_an_expired_answer_is_served_counted_and_log
 async def test_a_slow_lookup_is_waited_for_a_moment_and_then_goes_on_behind_a_stale_answer(
     timers: Timers,
 ) -> None:
-    clock = Clock()
+    clock = FakeClock()
     step = waiting(Found("old"))
     map = a_map(step, clock=clock, cache=CacheOptions(jitter=0.0, stale=3600, stale_wait=0.5))
     await map.lookup(map.query("k"))
@@ -342,7 +343,7 @@ async def test_a_slow_lookup_is_waited_for_a_moment_and_then_goes_on_behind_a_st
 
 
 async def test_a_lookup_that_is_quick_enough_needs_no_stale_answer(timers: Timers) -> None:
-    clock = Clock()
+    clock = FakeClock()
     step = waiting(Found("old"))
     map = a_map(step, clock=clock, cache=STALE)
     await map.lookup(map.query("k"))
@@ -355,7 +356,7 @@ async def test_a_lookup_that_is_quick_enough_needs_no_stale_answer(timers: Timer
 
 async def test_a_lookup_without_a_stale_answer_behind_it_waits_to_its_end(timers: Timers) -> None:
     step = waiting(Hangs())
-    map = a_map(step, clock=Clock(), cache=STALE)
+    map = a_map(step, clock=FakeClock(), cache=STALE)
     told: list[Answer] = []
     ask(map, told=told)
     await turns()
@@ -364,15 +365,15 @@ async def test_a_lookup_without_a_stale_answer_behind_it_waits_to_its_end(timers
 
 
 async def test_a_map_of_steps_that_cannot_wait_arms_no_timer(timers: Timers) -> None:
-    map = a_map(inline(), inline(Found("x")), clock=Clock(), cache=STALE)
+    map = a_map(inline(), inline(Found("x")), clock=FakeClock(), cache=STALE)
     ask(map)
-    in_front = a_map(inline(Found("x")), waiting(), clock=Clock(), cache=STALE)
+    in_front = a_map(inline(Found("x")), waiting(), clock=FakeClock(), cache=STALE)
     assert ask(in_front) is not None
     assert timers.set == []
 
 
 async def test_the_timers_of_a_lookup_are_gone_when_it_has_landed() -> None:
-    map = a_map(waiting(Found("x")), clock=Clock(), cache=CACHE)
+    map = a_map(waiting(Found("x")), clock=FakeClock(), cache=CACHE)
     ask(map)
     flight = next(iter(map.current.flights.values()))
     timer = flight._timers[0]
@@ -384,7 +385,7 @@ async def test_the_timers_of_a_lookup_are_gone_when_it_has_landed() -> None:
 
 
 async def test_a_hot_entry_is_renewed_in_the_background_shortly_before_it_expires() -> None:
-    clock = Clock()
+    clock = FakeClock()
     step = waiting(Found("old"))
     map = a_map(step, clock=clock, cache=CacheOptions(jitter=0.0, refresh_ahead=True))
     await map.lookup(map.query("k"))
@@ -399,7 +400,7 @@ async def test_a_hot_entry_is_renewed_in_the_background_shortly_before_it_expire
 async def test_a_renewal_that_fails_is_not_tried_again_at_once_and_not_called_stale(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    clock = Clock()
+    clock = FakeClock()
     step = waiting(Found("old"))
     map = a_map(step, clock=clock, cache=CacheOptions(jitter=0.0, refresh_ahead=True, stale=3600))
     await map.lookup(map.query("k"))
@@ -414,7 +415,7 @@ async def test_a_renewal_that_fails_is_not_tried_again_at_once_and_not_called_st
 
 
 async def test_an_entry_that_nobody_asks_for_is_not_renewed() -> None:
-    clock = Clock()
+    clock = FakeClock()
     step = waiting(Found("x"))
     map = a_map(step, clock=clock, cache=CacheOptions(jitter=0.0, refresh_ahead=True))
     await map.lookup(map.query("k"))
@@ -429,7 +430,7 @@ async def test_an_entry_that_nobody_asks_for_is_not_renewed() -> None:
 async def test_a_lookup_under_way_keeps_its_chain_its_answer_is_not_stored_and_nobody_joins_it() -> None:
     old, new = waiting(Found("old")), waiting(Found("new"))
     old.resolver.gate.clear()
-    map = a_map(old, inline(Found("never")), clock=Clock(), cache=CACHE)
+    map = a_map(old, inline(Found("never")), clock=FakeClock(), cache=CACHE)
     early: list[Answer] = []
     late: list[Answer] = []
     ask(map, told=early)
@@ -448,7 +449,7 @@ async def test_a_lookup_under_way_keeps_its_chain_its_answer_is_not_stored_and_n
 
 @pytest.mark.parametrize("outcome", [Found("old"), NotFound(), DOWN])
 async def test_what_another_generation_answered_does_not_exist(outcome: Any) -> None:
-    map = a_map(inline(outcome), clock=Clock(), cache=STALE)
+    map = a_map(inline(outcome), clock=FakeClock(), cache=STALE)
     ask(map)
     replace(map, inline(Found("new")))
     assert map.generation == 2
@@ -456,7 +457,7 @@ async def test_what_another_generation_answered_does_not_exist(outcome: Any) -> 
 
 
 async def test_a_stale_answer_of_another_generation_is_not_served() -> None:
-    clock = Clock()
+    clock = FakeClock()
     map = a_map(inline(Found("old")), clock=clock, cache=STALE)
     ask(map)
     clock.now += 300
@@ -465,7 +466,7 @@ async def test_a_stale_answer_of_another_generation_is_not_served() -> None:
 
 
 async def test_the_old_generation_knows_its_lookups_so_that_they_can_be_waited_for_or_ended() -> None:
-    map = a_map(waiting(Hangs()), clock=Clock(), cache=CACHE)
+    map = a_map(waiting(Hangs()), clock=FakeClock(), cache=CACHE)
     told: list[Answer] = []
     ask(map, told=told)
     old = replace(map, inline(Found("new")))
@@ -484,7 +485,7 @@ def reply(answer: Answer) -> bytes:
 class Listener:
     """Asks a map as a listener does, ready replies first."""
 
-    def __init__(self, map: Map, clock: Clock) -> None:
+    def __init__(self, map: Map, clock: FakeClock) -> None:
         self.map = map
         self.ready = ReadyReplies(map, clock)
 
@@ -501,7 +502,7 @@ class Listener:
 
 @pytest.mark.parametrize(("outcome", "lasts"), [(Found("x"), 300), (NotFound(), 30)])
 def test_a_ready_reply_lasts_as_long_as_the_answer_behind_it(outcome: Any, lasts: float) -> None:
-    clock = Clock()
+    clock = FakeClock()
     listener = Listener(a_map(inline(outcome, name="source"), clock=clock, cache=CACHE), clock)
     assert [listener.get("K"), listener.get("K"), listener.get("k")] == ["source", "ready", "cache"]
     clock.now += lasts - 1
@@ -511,7 +512,7 @@ def test_a_ready_reply_lasts_as_long_as_the_answer_behind_it(outcome: Any, lasts
 
 
 def test_failures_and_stale_answers_are_never_kept_ready() -> None:
-    clock = Clock()
+    clock = FakeClock()
     step = inline(Found("x"), name="source")
     listener = Listener(a_map(step, clock=clock, cache=STALE), clock)
     listener.get("k")
@@ -526,7 +527,7 @@ def test_failures_and_stale_answers_are_never_kept_ready() -> None:
 
 
 def test_without_a_cache_nothing_is_kept_ready() -> None:
-    clock = Clock()
+    clock = FakeClock()
     for generation in ({}, {"in_memory": True}):
         listener = Listener(
             a_map(inline(Found("x"), name="source"), clock=clock, generation=generation), clock
@@ -536,7 +537,7 @@ def test_without_a_cache_nothing_is_kept_ready() -> None:
 
 @pytest.mark.parametrize("outcome", [Found("x"), Found("x", 5), NotFound(), NotFound(5)])
 def test_a_map_in_memory_has_no_outcome_cache_only_ready_replies_which_do_not_expire(outcome: Any) -> None:
-    clock = Clock()
+    clock = FakeClock()
     step = inline(outcome, name="table")
     map = a_map(step, clock=clock, cache=CACHE, generation={"in_memory": True})
     listener = Listener(map, clock)
@@ -550,7 +551,7 @@ def test_a_map_in_memory_has_no_outcome_cache_only_ready_replies_which_do_not_ex
 
 
 def test_a_failure_of_a_map_in_memory_is_neither_remembered_nor_kept_ready() -> None:
-    clock = Clock()
+    clock = FakeClock()
     step = inline(DOWN, name="table")
     listener = Listener(a_map(step, clock=clock, cache=CACHE, generation={"in_memory": True}), clock)
     assert [listener.get("k"), listener.get("k")] == ["table", "table"]
@@ -559,7 +560,7 @@ def test_a_failure_of_a_map_in_memory_is_neither_remembered_nor_kept_ready() -> 
 
 
 def test_an_answer_of_an_older_generation_is_not_kept_ready() -> None:
-    clock = Clock()
+    clock = FakeClock()
     map = a_map(inline(Found("old")), clock=clock, cache=CACHE)
     listener = Listener(map, clock)
     old = replace(map, inline(Found("new"), name="new"))
@@ -570,7 +571,7 @@ def test_an_answer_of_an_older_generation_is_not_kept_ready() -> None:
 
 
 def test_a_reply_used_only_ready_keeps_its_entry_from_being_evicted() -> None:
-    clock = Clock()
+    clock = FakeClock()
     step = inline(Found("x"), name="source")
     map = a_map(step, clock=clock, cache=CacheOptions(jitter=0.0, max_size=5000))
     listener = Listener(map, clock)
@@ -583,7 +584,7 @@ def test_a_reply_used_only_ready_keeps_its_entry_from_being_evicted() -> None:
 
 
 def test_refresh_ahead_sees_requests_that_ready_replies_would_have_hidden() -> None:
-    clock = Clock()
+    clock = FakeClock()
     map = a_map(
         inline(Found("x"), name="source"), clock=clock, cache=CacheOptions(jitter=0.0, refresh_ahead=True)
     )
@@ -600,7 +601,7 @@ def test_refresh_ahead_sees_requests_that_ready_replies_would_have_hidden() -> N
 
 @pytest.mark.parametrize("make", [inline, waiting])
 async def test_observers_see_every_lookup_hits_included_and_switch_the_ready_replies_off(make: Any) -> None:
-    clock = Clock()
+    clock = FakeClock()
     seen: list[tuple[str, Any, str, float]] = []
 
     def observe(query: Query, outcome: Any, resolver: str, elapsed: float) -> None:
@@ -629,7 +630,7 @@ async def test_everybody_who_shares_a_lookup_is_observed() -> None:
     seen: list[str] = []
     map = a_map(
         waiting(Found("x")),
-        clock=Clock(),
+        clock=FakeClock(),
         observer=lambda query, outcome, resolver, elapsed: seen.append(query.key),
     )
     for key in ("k", "K"):
@@ -658,7 +659,7 @@ def in_mixed_case(number: int) -> Iterator[str]:
 def test_a_dictionary_attack_evicts_nobody_and_stays_within_the_sizes_with_bounded_work(
     in_memory: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Clock()
+    clock = FakeClock()
     users = {f"user{each}@example.org": Found(f"user{each}") for each in range(200)}
     step = inline(lambda query: users.get(query.key.lower()), name="table")
     size = 1 << 18
@@ -694,7 +695,7 @@ def test_a_dictionary_attack_evicts_nobody_and_stays_within_the_sizes_with_bound
 
 
 def test_the_memory_of_an_attack_is_what_the_sizes_say() -> None:
-    clock = Clock()
+    clock = FakeClock()
     size = 1 << 18
     map = a_map(inline(Empty()), clock=clock, cache=CacheOptions(max_size=size, negative_max_size=size))
     listener = Listener(map, clock)

@@ -20,7 +20,8 @@ from tcpmapkit.plugin_sources import Origin
 from tcpmapkit.plugins import BUILT_IN, Plugins, load_plugins, order_steps, refuse_marked_resolver
 from tcpmapkit.query import Query
 from tcpmapkit.step import InlineStep
-from tests.chains import LOGGER, Clock, inline, question, walk
+from tcpmapkit.testing import FakeClock
+from tests.chains import LOGGER, inline, question, walk
 
 SHOUT = """
     import attrs
@@ -369,7 +370,7 @@ def test_hook_query_resolved_tells_every_observer_whatever_one_of_them_does(
         assert load(plugins, module(function=function), name) is None
     tell = plugins.query_resolved
     assert tell is not None
-    clock = Clock()
+    clock = FakeClock()
     for _ in range(3):
         tell(question(clock=clock), Found("x"), "step", 0.5)
     clock.now += 60

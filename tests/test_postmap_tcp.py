@@ -11,8 +11,9 @@ import pytest
 
 from tcpmapkit.protocols.tcp_table import MAX_REPLY
 from tcpmapkit.query import Found, PermFail, TempFail
+from tcpmapkit.testing import FakeClock
 from tests.real_postfix import Postfix
-from tests.serving import Clock, HeldMap, make_server
+from tests.serving import HeldMap, make_server
 
 FITS = "x" * (MAX_REPLY - len("200 \n"))
 
@@ -43,7 +44,7 @@ TABLE = {
 async def tcp_map(**more: object) -> AsyncIterator[str]:
     """The table's name in main.cf while it is served."""
     table = {key: Found(value) for key, value in TABLE.items()}
-    server = make_server(HeldMap(**table, **more), clock=Clock())  # type: ignore[arg-type]
+    server = make_server(HeldMap(**table, **more), clock=FakeClock())  # type: ignore[arg-type]
     server.bind()
     await server.start()
     try:

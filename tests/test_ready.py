@@ -11,7 +11,7 @@ import pytest
 from tcpmapkit import Found, NotFound, TempFail
 from tcpmapkit.cache import Answer
 from tcpmapkit.ready import ReadyReplies
-from tests.chains import Clock
+from tcpmapkit.testing import FakeClock
 
 FOREVER = float("inf")
 
@@ -30,14 +30,14 @@ def answer(outcome: Any = None, expires: float = FOREVER, generation: int = 1, m
 
 
 def test_a_reply_is_found_by_exactly_its_request() -> None:
-    ready = ReadyReplies(Served(), Clock())
+    ready = ReadyReplies(Served(), FakeClock())
     ready.keep(b"get a\n", b"200 x\n", answer())
     assert ready.find(b"get a\n") == b"200 x\n"
     assert [ready.find(other) for other in (b"get A\n", b"get a", b"get a\nget a\n", b"")] == [None] * 4
 
 
 def test_a_reply_holds_until_its_time_is_over() -> None:
-    clock = Clock()
+    clock = FakeClock()
     ready = ReadyReplies(Served(), clock)
     ready.keep(b"r", b"reply", answer(expires=clock.now + 5))
     clock.now += 4.75
@@ -48,7 +48,7 @@ def test_a_reply_holds_until_its_time_is_over() -> None:
 
 def test_a_reply_of_another_generation_does_not_exist() -> None:
     served = Served()
-    ready = ReadyReplies(served, Clock())
+    ready = ReadyReplies(served, FakeClock())
     ready.keep(b"r", b"old", answer())
     served.generation = 2
     assert ready.find(b"r") is None
@@ -60,14 +60,14 @@ def test_a_reply_of_another_generation_does_not_exist() -> None:
 
 @pytest.mark.parametrize("outcome", [Found("x"), NotFound(), TempFail("down")])
 def test_an_answer_without_a_time_is_not_kept(outcome: Any) -> None:
-    ready = ReadyReplies(Served(), Clock())
+    ready = ReadyReplies(Served(), FakeClock())
     ready.keep(b"r", b"reply", answer(outcome, expires=0.0))
     assert (ready.find(b"r"), len(ready), ready.size) == (None, 0, 0)
 
 
 def test_a_hit_marks_the_cache_entry_as_used_and_a_miss_does_not() -> None:
     served = Served()
-    clock = Clock()
+    clock = FakeClock()
     ready = ReadyReplies(served, clock)
     ready.keep(b"r", b"reply", answer(expires=clock.now + 1, mark=3))
     assert served.used == bytearray(10)
@@ -80,14 +80,14 @@ def test_a_hit_marks_the_cache_entry_as_used_and_a_miss_does_not() -> None:
 
 
 def test_a_map_that_keeps_nothing_ready_costs_nothing() -> None:
-    ready = ReadyReplies(Served(ready_sizes=(0, 0)), Clock())
+    ready = ReadyReplies(Served(ready_sizes=(0, 0)), FakeClock())
     ready.keep(b"r", b"reply", answer())
     ready.keep(b"s", b"reply", answer(NotFound()))
     assert (ready.find(b"r"), len(ready), ready.size) == (None, 0, 0)
 
 
 def test_an_attack_in_mixed_case_evicts_no_found_reply_and_stays_within_its_size() -> None:
-    ready = ReadyReplies(Served(ready_sizes=(1 << 16, 1 << 16)), Clock())
+    ready = ReadyReplies(Served(ready_sizes=(1 << 16, 1 << 16)), FakeClock())
     for each in range(50):
         ready.keep(b"get user%d\n" % each, b"200 x\n", answer())
     for each in range(50_000):
@@ -101,7 +101,7 @@ def test_an_attack_in_mixed_case_evicts_no_found_reply_and_stays_within_its_size
 
 
 def test_a_reply_that_is_renewed_is_paid_for_once() -> None:
-    ready = ReadyReplies(Served(), Clock())
+    ready = ReadyReplies(Served(), FakeClock())
     for each in range(10_000):
         ready.keep(b"get a\n", b"200 %d\n" % (each % 10), answer())
     assert len(ready) == 1
@@ -112,7 +112,7 @@ def test_a_reply_that_is_renewed_is_paid_for_once() -> None:
 
 
 def test_a_request_that_is_found_and_not_found_in_turn_stays_within_the_size() -> None:
-    ready = ReadyReplies(Served(ready_sizes=(5000, 5000)), Clock())
+    ready = ReadyReplies(Served(ready_sizes=(5000, 5000)), FakeClock())
     for each in range(10_000):
         ready.keep(b"get a\n", b"reply" * (each % 7), answer(NotFound() if each % 2 else Found("x")))
         assert ready.size <= 10_000
@@ -120,7 +120,7 @@ def test_a_request_that_is_found_and_not_found_in_turn_stays_within_the_size() -
 
 
 def test_the_size_counted_is_the_memory_taken() -> None:
-    ready = ReadyReplies(Served(ready_sizes=(1 << 30, 1 << 30)), Clock())
+    ready = ReadyReplies(Served(ready_sizes=(1 << 30, 1 << 30)), FakeClock())
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -136,7 +136,7 @@ def test_the_size_counted_is_the_memory_taken() -> None:
 
 
 def test_making_room_for_a_reply_is_a_bounded_piece_of_work() -> None:
-    ready = ReadyReplies(Served(ready_sizes=(0, 100_000)), Clock())
+    ready = ReadyReplies(Served(ready_sizes=(0, 100_000)), FakeClock())
     for each in range(5_000):
         before = len(ready)
         ready.keep(b"get key%05d\n" % each, b"500 not%20found\n", answer(NotFound()))

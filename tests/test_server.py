@@ -24,7 +24,8 @@ from tcpmapkit.maps import Generation, Map
 from tcpmapkit.process import StartError
 from tcpmapkit.query import Found, Query
 from tcpmapkit.server import Server
-from tests.serving import Clock, HeldMap, Transport, make_server
+from tcpmapkit.testing import FakeClock
+from tests.serving import HeldMap, Transport, make_server
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -35,12 +36,12 @@ def map() -> HeldMap:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @asynccontextmanager
-async def serving(*maps: Any, clock: Clock, **options: Any) -> AsyncIterator[Server]:
+async def serving(*maps: Any, clock: FakeClock, **options: Any) -> AsyncIterator[Server]:
     server = make_server(*maps, clock=clock, **options)
     server.bind()
     await server.start()
@@ -81,7 +82,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def test_each_listener_serves_its_own_map(map: HeldMap, clock: Clock) -> None:
+async def test_each_listener_serves_its_own_map(map: HeldMap, clock: FakeClock) -> None:
     other = HeldMap(k=Found("other"))
     async with (
         serving(map, other, clock=clock) as server,
@@ -94,7 +95,7 @@ async def test_each_listener_serves_its_own_map(map: HeldMap, clock: Clock) -> N
         assert [counters.connections for counters in server.counters] == [1, 1]
 
 
-async def test_a_repeated_request_is_answered_from_the_ready_replies(map: HeldMap, clock: Clock) -> None:
+async def test_a_repeated_request_is_answered_from_the_ready_replies(map: HeldMap, clock: FakeClock) -> None:
     map.expires = clock.now + 10
     async with serving(map, clock=clock) as server, connected(server) as streams:
         for _ in range(3):
@@ -107,7 +108,7 @@ async def test_a_repeated_request_is_answered_from_the_ready_replies(map: HeldMa
 
 
 async def test_replies_come_in_order_while_another_connection_is_not_held_up(
-    map: HeldMap, clock: Clock
+    map: HeldMap, clock: FakeClock
 ) -> None:
     async with serving(map, clock=clock) as server, connected(server) as slow, connected(server) as quick:
         slow[1].write(b"get slow\nget k\n")
@@ -118,7 +119,7 @@ async def test_replies_come_in_order_while_another_connection_is_not_held_up(
         assert await slow[0].readline() == b"200 v\n"
 
 
-async def test_a_half_closed_connection_gets_its_replies(map: HeldMap, clock: Clock) -> None:
+async def test_a_half_closed_connection_gets_its_replies(map: HeldMap, clock: FakeClock) -> None:
     async with serving(map, clock=clock) as server, connected(server) as (reader, writer):
         writer.write(b"get slow\nget k\n" + b"get k\n" * 1000)
         writer.write_eof()
@@ -131,7 +132,7 @@ async def test_a_half_closed_connection_gets_its_replies(map: HeldMap, clock: Cl
 
 @pytest.mark.parametrize("reset", [False, True])
 async def test_a_client_that_hangs_up_in_the_midst_hurts_nobody(
-    map: HeldMap, clock: Clock, reset: bool, caplog: pytest.LogCaptureFixture
+    map: HeldMap, clock: FakeClock, reset: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(map, clock=clock) as server, connected(server) as other:
         client = resetting_client(server) if reset else socket.create_connection(server.addresses[0][0])
@@ -146,7 +147,7 @@ async def test_a_client_that_hangs_up_in_the_midst_hurts_nobody(
     assert caplog.records == []
 
 
-async def test_a_client_that_does_not_read_stops_only_itself(map: HeldMap, clock: Clock) -> None:
+async def test_a_client_that_does_not_read_stops_only_itself(map: HeldMap, clock: FakeClock) -> None:
     async with (
         serving(map, clock=clock) as server,
         connected(server) as (reader, writer),
@@ -169,7 +170,7 @@ async def test_a_client_that_does_not_read_stops_only_itself(map: HeldMap, clock
 
 
 async def test_peers_from_elsewhere_are_closed_at_once(
-    map: HeldMap, clock: Clock, caplog: pytest.LogCaptureFixture
+    map: HeldMap, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     allow = (ipaddress.ip_network("192.0.2.0/24"),)
     async with serving(map, clock=clock, allow=allow) as server:
@@ -182,7 +183,7 @@ async def test_peers_from_elsewhere_are_closed_at_once(
     assert "127.0.0.1" in caplog.text
 
 
-async def test_a_loopback_listener_needs_no_networks(map: HeldMap, clock: Clock) -> None:
+async def test_a_loopback_listener_needs_no_networks(map: HeldMap, clock: FakeClock) -> None:
     async with serving(map, clock=clock, host="127.0.0.1") as server, connected(server) as streams:
         assert await ask(streams) == b"200 v\n"
 
@@ -205,7 +206,7 @@ def test_who_is_allowed(host: str, networks: list[str], allowed: bool) -> None:
     assert is_allowed(host, [ipaddress.ip_network(network) for network in networks]) is allowed
 
 
-async def test_sockets_are_kept_alive_and_do_not_delay(map: HeldMap, clock: Clock) -> None:
+async def test_sockets_are_kept_alive_and_do_not_delay(map: HeldMap, clock: FakeClock) -> None:
     async with serving(map, clock=clock) as server, connected(server) as streams:
         assert await ask(streams) == b"200 v\n"
         [connection] = server._connections
@@ -215,7 +216,7 @@ async def test_sockets_are_kept_alive_and_do_not_delay(map: HeldMap, clock: Cloc
         assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) < 3600
 
 
-async def test_connections_wait_between_bind_and_start(map: HeldMap, clock: Clock) -> None:
+async def test_connections_wait_between_bind_and_start(map: HeldMap, clock: FakeClock) -> None:
     server = make_server(map, clock=clock)
     server.bind()
     async with connected(server) as (reader, writer):
@@ -225,7 +226,7 @@ async def test_connections_wait_between_bind_and_start(map: HeldMap, clock: Cloc
     await server.stop()
 
 
-async def test_an_address_in_use_is_one_line_that_names_it(map: HeldMap, clock: Clock) -> None:
+async def test_an_address_in_use_is_one_line_that_names_it(map: HeldMap, clock: FakeClock) -> None:
     async with serving(map, clock=clock) as server:
         port = server.addresses[0][0][1]
         second = make_server(HeldMap(), map, clock=clock, ports=(0, port))
@@ -238,14 +239,14 @@ async def test_an_address_in_use_is_one_line_that_names_it(map: HeldMap, clock: 
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
-async def test_an_address_that_is_not_ours_is_refused(map: HeldMap, clock: Clock, host: str) -> None:
+async def test_an_address_that_is_not_ours_is_refused(map: HeldMap, clock: FakeClock, host: str) -> None:
     server = make_server(map, clock=clock, host=host)
     with pytest.raises(StartError, match=rf"^cannot listen on inet:{host}:0: .+$"):
         server.bind()
 
 
 async def test_a_name_with_several_addresses_listens_on_those_there_are(
-    map: HeldMap, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    map: HeldMap, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ("192.0.2.1", "127.0.0.1")
@@ -277,7 +278,9 @@ class HeldChain(WaitingChain):
         return rest
 
 
-async def test_a_hundred_clients_that_ask_one_cold_key_are_one_lookup_whoever_hangs_up(clock: Clock) -> None:
+async def test_a_hundred_clients_that_ask_one_cold_key_are_one_lookup_whoever_hangs_up(
+    clock: FakeClock,
+) -> None:
     chain = HeldChain()
     cold = Map("cold", Generation(chain), cache=CacheOptions(), clock=clock)
     async with serving(cold, clock=clock) as server:
@@ -306,7 +309,7 @@ async def test_a_hundred_clients_that_ask_one_cold_key_are_one_lookup_whoever_ha
 
 
 async def test_the_longest_idle_connection_makes_room(
-    map: HeldMap, clock: Clock, caplog: pytest.LogCaptureFixture
+    map: HeldMap, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with (
         serving(map, clock=clock, max_connections=2) as server,
@@ -325,7 +328,7 @@ async def test_the_longest_idle_connection_makes_room(
     assert caplog.records == []  # accepting did not pause
 
 
-async def test_a_connection_with_a_lookup_in_flight_makes_no_room(map: HeldMap, clock: Clock) -> None:
+async def test_a_connection_with_a_lookup_in_flight_makes_no_room(map: HeldMap, clock: FakeClock) -> None:
     async with (
         serving(map, clock=clock, max_connections=2) as server,
         connected(server) as busy,
@@ -344,7 +347,7 @@ async def test_a_connection_with_a_lookup_in_flight_makes_no_room(map: HeldMap, 
 
 
 async def test_accepting_pauses_when_nobody_can_make_room_and_goes_on_when_one_closes(
-    map: HeldMap, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    map: HeldMap, clock: FakeClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tcpmapkit.server.PAUSE", 600.0)
     async with serving(map, clock=clock, max_connections=1) as server, connected(server) as first:
@@ -362,7 +365,7 @@ async def test_accepting_pauses_when_nobody_can_make_room_and_goes_on_when_one_c
 
 
 async def test_accepting_goes_on_when_one_has_become_idle_meanwhile(
-    map: HeldMap, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    map: HeldMap, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tcpmapkit.server.PAUSE", 0.01)
     async with serving(map, clock=clock, max_connections=1) as server, connected(server) as first:
@@ -375,7 +378,7 @@ async def test_accepting_goes_on_when_one_has_become_idle_meanwhile(
             assert await first[0].read() == b""
 
 
-async def test_a_rush_of_connections_never_exceeds_the_limit(map: HeldMap, clock: Clock) -> None:
+async def test_a_rush_of_connections_never_exceeds_the_limit(map: HeldMap, clock: FakeClock) -> None:
     async with serving(map, clock=clock, max_connections=5) as server:
         clients = [await asyncio.open_connection(*server.addresses[0][0]) for _ in range(30)]
         for reader, writer in clients:
@@ -389,7 +392,7 @@ async def test_a_rush_of_connections_never_exceeds_the_limit(map: HeldMap, clock
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
 async def test_a_lack_of_descriptors_pauses_accepting_with_one_line_of_log(
     map: HeldMap,
-    clock: Clock,
+    clock: FakeClock,
     number: int,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -415,7 +418,7 @@ async def test_a_lack_of_descriptors_pauses_accepting_with_one_line_of_log(
     ]
 
 
-def test_a_connection_that_went_before_it_was_accepted_is_passed_over(map: HeldMap, clock: Clock) -> None:
+def test_a_connection_that_went_before_it_was_accepted_is_passed_over(map: HeldMap, clock: FakeClock) -> None:
     class Listening:
         def __init__(self, *errors: int) -> None:
             self.errors = list(errors)
@@ -433,7 +436,7 @@ def test_a_connection_that_went_before_it_was_accepted_is_passed_over(map: HeldM
 
 
 async def test_idle_connections_are_closed_after_an_hour_and_busy_ones_are_not(
-    map: HeldMap, clock: Clock
+    map: HeldMap, clock: FakeClock
 ) -> None:
     async with (
         serving(map, clock=clock) as server,
@@ -458,7 +461,7 @@ async def test_idle_connections_are_closed_after_an_hour_and_busy_ones_are_not(
         assert await busy[0].readline() == b"200 SLOW\n"
 
 
-async def test_a_peer_that_has_read_nothing_for_an_hour_is_dropped(map: HeldMap, clock: Clock) -> None:
+async def test_a_peer_that_has_read_nothing_for_an_hour_is_dropped(map: HeldMap, clock: FakeClock) -> None:
     async with serving(map, clock=clock) as server:
         with socket.create_connection(server.addresses[0][0]) as client:
             client.setblocking(False)
@@ -475,7 +478,7 @@ async def test_a_peer_that_has_read_nothing_for_an_hour_is_dropped(map: HeldMap,
             await until(lambda: counters.connections_open == 0)
 
 
-async def test_a_connection_that_made_room_and_does_not_go_is_dropped(map: HeldMap, clock: Clock) -> None:
+async def test_a_connection_that_made_room_and_does_not_go_is_dropped(map: HeldMap, clock: FakeClock) -> None:
     server = make_server(map, clock=clock, max_connections=1)
     transport = Transport()
     connection = Connection(server.listeners[0].service)
@@ -488,7 +491,7 @@ async def test_a_connection_that_made_room_and_does_not_go_is_dropped(map: HeldM
     assert transport.aborted
 
 
-async def test_the_sweep_is_periodic(map: HeldMap, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sweep_is_periodic(map: HeldMap, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tcpmapkit.server.SWEEP_INTERVAL", 0.005)
     async with serving(map, clock=clock) as server:
         for _ in range(2):
@@ -501,7 +504,9 @@ async def test_the_sweep_is_periodic(map: HeldMap, clock: Clock, monkeypatch: py
 # The end.
 
 
-async def test_stopping_finishes_what_is_in_flight_and_closes_the_idle(map: HeldMap, clock: Clock) -> None:
+async def test_stopping_finishes_what_is_in_flight_and_closes_the_idle(
+    map: HeldMap, clock: FakeClock
+) -> None:
     async with serving(map, clock=clock) as server, connected(server) as idle, connected(server) as busy:
         assert await ask(idle) == b"200 v\n"
         busy[1].write(b"get slow\nget k\n")
@@ -519,7 +524,7 @@ async def test_stopping_finishes_what_is_in_flight_and_closes_the_idle(map: Held
 
 
 async def test_stopping_ends_with_the_grace(
-    map: HeldMap, clock: Clock, caplog: pytest.LogCaptureFixture
+    map: HeldMap, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(map, clock=clock, grace=0.02) as server, connected(server) as busy:
         busy[1].write(b"get slow\n")
@@ -535,7 +540,7 @@ async def test_stopping_ends_with_the_grace(
 
 
 async def test_stopping_with_a_hundred_idle_clients_does_not_wait_for_the_grace(
-    map: HeldMap, clock: Clock
+    map: HeldMap, clock: FakeClock
 ) -> None:
     async with serving(map, clock=clock, grace=60.0) as server:
         clients = [await asyncio.open_connection(*server.addresses[0][0]) for _ in range(100)]
@@ -547,7 +552,7 @@ async def test_stopping_with_a_hundred_idle_clients_does_not_wait_for_the_grace(
                 writer.close()
 
 
-async def test_a_server_that_never_started_can_be_stopped(map: HeldMap, clock: Clock) -> None:
+async def test_a_server_that_never_started_can_be_stopped(map: HeldMap, clock: FakeClock) -> None:
     server = make_server(map, clock=clock)
     await server.stop()
     server = make_server(map, clock=clock)
@@ -559,7 +564,7 @@ async def test_a_server_that_never_started_can_be_stopped(map: HeldMap, clock: C
         await asyncio.open_connection(*address)
 
 
-async def test_thousands_of_short_connections_leave_nothing_behind(map: HeldMap, clock: Clock) -> None:
+async def test_thousands_of_short_connections_leave_nothing_behind(map: HeldMap, clock: FakeClock) -> None:
     async with serving(map, clock=clock) as server:
         address = server.addresses[0][0]
 

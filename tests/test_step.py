@@ -15,8 +15,9 @@ from tcpmapkit.keys import fold
 from tcpmapkit.query import Query
 from tcpmapkit.step import INTERNAL_ERROR, NOT_ASKED, SLOW_CALL, Step, WaitingStep
 from tcpmapkit.template import KEY_VARIABLES, Template
+from tcpmapkit.testing import FakeClock
 from tcpmapkit.threads import SmallPool
-from tests.chains import Clock, Hangs, Says, SaysLater, inline, question, waiting
+from tests.chains import Hangs, Says, SaysLater, inline, question, waiting
 
 MakeStep = Callable[..., Step]
 
@@ -235,7 +236,7 @@ async def test_a_result_that_is_no_value_is_a_bug_that_is_logged(
 
 @both_kinds
 async def test_what_was_asked_is_traced_with_its_time(make: MakeStep) -> None:
-    clock = Clock()
+    clock = FakeClock()
     trace: list[Any] = []
 
     def slow(query: Query) -> Found:
@@ -258,7 +259,7 @@ async def test_what_was_asked_is_traced_with_its_time(make: MakeStep) -> None:
 async def test_a_traceback_is_logged_once_a_minute_for_each_step_and_exception_type(
     make: MakeStep, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = Clock()
+    clock = FakeClock()
     errors = iter(
         [ValueError("a"), ValueError("b"), KeyError("c"), ValueError("d"), ValueError("e"), ValueError("f")]
     )
@@ -295,7 +296,7 @@ async def test_what_a_resolver_means_to_say_is_not_logged_as_a_bug(
 async def test_a_slow_inline_call_is_counted_and_logged_once_a_minute_by_name(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    clock = Clock()
+    clock = FakeClock()
 
     def takes(seconds: float) -> Callable[[Query], None]:
         def resolve(query: Query) -> None:
