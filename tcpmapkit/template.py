@@ -111,6 +111,12 @@ class Template:
             text += quote(found)
         return text
 
+    def texts(self, query: Query) -> Iterator[tuple[str | None, str | None]]:
+        """The parts for this query, for whoever treats each variable in its own way: None and a literal
+        text, or a variable's name and its text, None when it is absent or empty."""
+        for part in self.parts:
+            yield (None, part) if isinstance(part, str) else (part.name, self._find(part.name, query))
+
     def result(self, query: Query, value: str) -> str | None:
         """The text as a value to be answered: `value` is ``{value}``, localparts are quoted (RFC 5322).
 

@@ -48,6 +48,16 @@ def test_a_template_is_filled_from_the_key_and_misses_without_a_part(
     assert Template.compile(text)(about(key)) == filled
 
 
+def test_a_template_gives_its_parts_to_whoever_treats_each_variable_in_its_own_way() -> None:
+    template = Template.compile("{user}.x.{domain}{helo_name}", (*KEY_VARIABLES, "helo_name"))
+    assert list(template.texts(about("joe", helo_name="mx.example.org"))) == [
+        ("user", "joe"),
+        (None, ".x."),
+        ("domain", None),
+        ("helo_name", "mx.example.org"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -13,8 +13,6 @@ __all__ = ["check_template", "name_for"]
 #: Variables whose dots are text.
 _LOCALPARTS: Final = frozenset({"local", "user", "extension"})
 
-_KEY_VARIABLES: Final = frozenset({"key", "local", "user", "extension", "domain"})
-
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -40,7 +38,8 @@ def name_for(template: Any, query: Any, reverse: bool) -> list[bytes] | None:
     """
     labels = _Labels()
     addresses = 0
-    for variable, text in _filled(template, query, reverse):
+    default = ("key", query.key) if reverse else ("domain", query.domain)
+    for variable, text in template.texts(query) if template is not None else (default,):
         if not text:
             return None
         if variable is None:
@@ -92,21 +91,6 @@ def _encode_label(text: str, local: bool) -> bytes:
     if b"." in label:
         raise UnicodeError("a full stop that is not a dot")
     return label
-
-
-def _filled(template: Any, query: Any, reverse: bool) -> list[tuple[str | None, str | None]]:
-    """The parts of the name: the variable's name, None for literal text, and the text."""
-    if template is None:
-        return [("key", query.key)] if reverse else [("domain", query.domain)]
-    parts: list[tuple[str | None, str | None]] = []
-    for part in template.parts:
-        if isinstance(part, str):
-            parts.append((None, part))
-        elif part.name in _KEY_VARIABLES:
-            parts.append((part.name, getattr(query, part.name)))
-        else:
-            parts.append((part.name, query.attributes.get(part.name)))
-    return parts
 
 
 def _pointer(text: str) -> str | None:
