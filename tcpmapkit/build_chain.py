@@ -16,7 +16,8 @@ from tcpmapkit.chain import InlineChain, WaitingChain, compile_chain
 from tcpmapkit.config.options import type_options
 from tcpmapkit.errors import ConfigError, ConfigErrors, under
 from tcpmapkit.map_reference import refer_to
-from tcpmapkit.plugins import Plugins, ResolverType, order_steps, refuse_marked_resolver
+from tcpmapkit.markers import refuse_marked_resolver
+from tcpmapkit.plugins import Plugins, ResolverType, order_steps
 from tcpmapkit.query import Context, TempFail
 from tcpmapkit.step import InlineStep, OnError, WaitingStep
 from tcpmapkit.template import KEY_VARIABLES, Template

@@ -21,6 +21,7 @@ from tcpmapkit.errors import ConfigError
 from tcpmapkit.output import print_line, print_rows
 
 if TYPE_CHECKING:
+    from tcpmapkit.config import ListenerConfig
     from tcpmapkit.maps import Map
     from tcpmapkit.plugins import ResolverType
     from tcpmapkit.site import Site
@@ -69,8 +70,10 @@ def _open(file: Path | None) -> Site:
 
 
 def _warn_of_broken_plugins(site: Site) -> None:
+    told = {mistake.message for mistake in site.mistakes}
     for plugin in site.plugins.broken:
-        _tell(f"warning: {plugin}")
+        if str(plugin) not in told:
+            _tell(f"warning: {plugin}")
 
 
 @main.command()
@@ -89,8 +92,8 @@ def run(file: Path | None) -> None:
             raise ConfigError("there is nothing to serve: no [[listeners]]", file=site.document.path)
         log = site.config.log
 
-        def ready() -> None:
-            for listener in site.config.listeners:
+        def ready(listeners: list[ListenerConfig]) -> None:
+            for listener in listeners:
                 click.echo(f"{listener.endpoint} serves {listener.map}; in main.cf: {main_cf_line(listener)}")
 
         try:
@@ -111,6 +114,7 @@ def check(file: Path | None, offline: bool) -> None:
     """Validate the configuration, load every table, run the tests."""
     from tcpmapkit.log import warn_on_standard_error
     from tcpmapkit.map_tests import MapTestResults, run_map_tests
+    from tcpmapkit.process import find_identity
     from tcpmapkit.site import examine_site, find_configuration, located
 
     warn_on_standard_error()
@@ -118,6 +122,10 @@ def check(file: Path | None, offline: bool) -> None:
         site = examine_site(find_configuration(file), offline=offline)
         _warn_of_broken_plugins(site)
         mistakes: list[ConfigError] = [*site.mistakes]
+        try:
+            find_identity(site.config.server.user, site.config.server.group)
+        except ConfigError as error:  # this need not be the machine that will serve
+            _tell(f"warning: {located(site.document, [error])}")
 
         async def load_and_test() -> MapTestResults:
             try:

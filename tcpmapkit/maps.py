@@ -120,8 +120,9 @@ class Map:
 
     def ask(self, query: Query, answered: Answered, generation: Generation | None = None) -> Answer | None:
         """The answer at once; or None, and `answered` is called with it later, exactly once, from
-        the loop. `generation` is for a lookup that has taken an older one."""
-        if self.observer is None:
+        the loop. `generation` is the one that a step of another map has taken; such a lookup is part
+        of the other map's and not observed by itself."""
+        if self.observer is None or generation is not None:
             return self._ask(query, answered, generation or self._current)
         began = query.clock()
 

@@ -8,7 +8,6 @@ loaded one by one, so that a broken one is reported by name and stops nobody els
 from __future__ import annotations
 
 import importlib
-import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -22,6 +21,7 @@ import pluggy
 
 from tcpmapkit import hookspecs
 from tcpmapkit.errors import ConfigError
+from tcpmapkit.markers import refuse_marked_resolver, refuse_misused_markers
 from tcpmapkit.plugin_sources import Origin, drop_in_files, entry_origin, import_file, own_version
 from tcpmapkit.query import Outcome, Query
 from tcpmapkit.seldom import Seldom
@@ -33,7 +33,6 @@ __all__ = [
     "ResolverType",
     "load_plugins",
     "order_steps",
-    "refuse_marked_resolver",
 ]
 
 #: The modules of `tcpmapkit.resolvers`, each a plugin like any other.
@@ -161,7 +160,7 @@ class Plugins:
                 whose = f"{origin.name!r} of {origin.distribution}"
                 raise ValueError(f"the plugin name {whose} is taken by {taken.distribution}")
             plugin = find()
-            _refuse_misused_markers(plugin)
+            refuse_misused_markers(plugin)
             self._plugins.register(plugin, name=origin.name)
             registered = True
             self._plugins.check_pending()
@@ -244,35 +243,6 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {'; '.join(str(error).splitlines())}".removesuffix(": ")
 
 
-_MARK = f"{hookspecs.PROJECT}_impl"
-
-
-def _refuse_misused_markers(plugin: object) -> None:
-    """What pluggy lets pass in silence: a `resolve` that would stand in no chain, a default that
-    would always win, a coroutine that nobody awaits, a wrapper around a hook that is not called
-    through pluggy, an entry point that names no module."""
-    if not inspect.ismodule(plugin):
-        raise TypeError(f"the entry point names {plugin!r}, not a module with hookimpls")
-    for attribute, function in inspect.getmembers(plugin, inspect.isroutine):
-        options = getattr(function, _MARK, None)
-        if not isinstance(options, dict):
-            continue
-        name = options.get("specname") or attribute
-        if name == "resolve":
-            raise TypeError("`resolve` as a module's hook: register a resolver type; TOML puts it in a chain")
-        if inspect.iscoroutinefunction(function):
-            raise TypeError(f"hook {name} is a coroutine function, which nobody would await")
-        if options.get("wrapper") or options.get("hookwrapper"):
-            raise TypeError(f"hook {name} is a wrapper: each plugin's hooks are called on their own")
-        defaulted = [
-            parameter.name
-            for parameter in inspect.signature(function).parameters.values()
-            if parameter.default is not parameter.empty
-        ]
-        if defaulted:
-            raise TypeError(f"hook {name}: the default of {defaulted[0]!r} would never be overridden")
-
-
 _Step = TypeVar("_Step")
 
 
@@ -290,17 +260,3 @@ def order_steps(steps: Sequence[_Step], names: Sequence[str]) -> tuple[_Step, ..
     chain.check_pending()
     ordered = reversed(chain.hook.resolve.get_hookimpls())
     return tuple(cast(_Step, implementation.plugin) for implementation in ordered)
-
-
-def refuse_marked_resolver(resolver: object) -> None:
-    """Refuse a resolver object, or a step, whose `resolve` asks pluggy for a place in the order.
-
-    A resolver needs no marker; a wrapper, ``tryfirst`` or ``trylast`` would be an order that is
-    not the operator's. Raises `ConfigError`.
-    """
-    options: Mapping[str, Any] = getattr(getattr(resolver, "resolve", None), _MARK, None) or {}
-    for option in ("wrapper", "hookwrapper", "tryfirst", "trylast"):
-        if options.get(option):
-            raise ConfigError(
-                f"`resolve` is marked {option}: the order of a chain is the configuration's alone"
-            )

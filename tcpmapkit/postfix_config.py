@@ -30,6 +30,8 @@ _LIKELY: Final = (
     ("sender", "smtpd_sender_restrictions = check_sender_access {}"),
     ("recipient", "smtpd_recipient_restrictions = check_recipient_access {}"),
 )
+#: A map with such a name is named after its parameter.
+_PARAMETER: Final = ("_maps", "_domains")
 _DEFAULT: Final = "virtual_alias_maps = {}"
 
 #: An address that stands for all of the machine's -> the one that Postfix on it asks.
@@ -48,7 +50,10 @@ REFUSING: Final = {
 def main_cf_line(listener: ListenerConfig) -> str:
     """The line for main.cf, with the parameter guessed from the map's name."""
     name = listener.map.lower()
-    line = next((line for part, line in _LIKELY if part in name), _DEFAULT)
+    if name.endswith(_PARAMETER):
+        line = f"{name} = {{}}"
+    else:
+        line = next((line for part, line in _LIKELY if part in name), _DEFAULT)
     host = _ANY_ADDRESS.get(listener.endpoint.host, listener.endpoint.host)
     return line.format(
         f"tcp:[{host}]:{listener.endpoint.port}" if ":" in host else f"tcp:{host}:{listener.endpoint.port}"

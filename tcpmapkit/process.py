@@ -11,10 +11,14 @@ from typing import Final
 
 from tcpmapkit.errors import ConfigError
 
-__all__ = ["OTHER_FILES", "StartError", "drop_privileges", "limit_connections"]
+__all__ = ["OTHER_FILES", "StartError", "drop_privileges", "find_identity", "limit_connections"]
 
-OTHER_FILES: Final = 256
-"""Descriptors kept for what is no connection of ours: tables, logs, listeners, the sources' own sockets."""
+OTHER_FILES: Final = 1536
+"""Descriptors kept for what is no connection of Postfix's: tables, logs, listeners, and the sockets to the
+sources, of which the HTTP client alone opens up to 1000."""
+
+FEWEST_OTHER_FILES: Final = 256
+"""What is left of them where the limit is so low that they would take more than half of it."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +45,7 @@ def limit_connections(wanted: int, *, written: bool) -> int:
             # Some systems have a lower limit of their own than the one they tell.
             _log.warning("the limit on open files stays at %d: %s", soft, error)
             attainable = soft
-    fits = attainable - OTHER_FILES
+    fits = attainable - max(min(OTHER_FILES, attainable // 2), FEWEST_OTHER_FILES)
     if fits >= wanted:
         return wanted
     if written or fits < 1:
@@ -65,7 +69,7 @@ def drop_privileges(user: str | None, group: str | None) -> None:
     Raises `ConfigError` when there is no such user or group, `StartError` when this process may not
     become it. Root without a `user` is warned about.
     """
-    uid, gid, groups = _identity(user, group)
+    uid, gid, groups = find_identity(user, group)
     if uid is None and os.geteuid() == 0:
         _log.warning("running as root: set user in [server]")
     try:
@@ -83,8 +87,11 @@ def drop_privileges(user: str | None, group: str | None) -> None:
         raise StartError(f"cannot become {names}: not started as root") from None
 
 
-def _identity(user: str | None, group: str | None) -> tuple[int | None, int | None, list[int]]:
-    """The user, the group, and the supplementary groups to have."""
+def find_identity(user: str | None, group: str | None) -> tuple[int | None, int | None, list[int]]:
+    """The user, the group, and the supplementary groups to have.
+
+    Raises `ConfigError` when there is no such user or group.
+    """
     gid = _group_id(group) if group is not None else None
     if user is None:
         return None, gid, [] if gid is None else [gid]

@@ -12,9 +12,13 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
+from tcpmapkit.process import find_identity
 from tcpmapkit.server import Server
 
 if TYPE_CHECKING:
+    from tcpmapkit.config import ListenerConfig
     from tcpmapkit.site import Site
 
 __all__ = ["loop_factory", "serve"]
@@ -41,11 +45,12 @@ def loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop]:
     return asyncio.new_event_loop
 
 
-async def serve(site: Site, ready: Callable[[], None]) -> None:
+async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends it at once.
 
-    `ready` is called when the first connection can be answered. Raises `ConfigErrors` when a table
-    does not load, and what `Server.bind` raises.
+    `ready` is called with the listeners, their ports as bound, when the first connection can be
+    answered. Raises `ConfigError` when a table does not load or there is no such user, and what
+    `Server.bind` raises.
     """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -59,8 +64,10 @@ async def serve(site: Site, ready: Callable[[], None]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
+    config = site.config.server
+    find_identity(config.user, config.group)  # told before a large table is loaded
     listeners = [(listener, site.maps.maps[listener.map]) for listener in site.config.listeners]
-    server = Server(site.config.server, listeners)
+    server = Server(config, listeners)
     started = False
     try:
         server.bind()
@@ -70,7 +77,9 @@ async def serve(site: Site, ready: Callable[[], None]) -> None:
         started = True
         site.plugins.startup(site.config)
         await server.start()
-        ready()
+        ready(
+            [_as_bound(listener, at) for (listener, _), at in zip(listeners, server.addresses, strict=True)]
+        )
         await stopping.wait()
     finally:
         await server.stop()
@@ -94,3 +103,8 @@ async def _before(stopping: asyncio.Event, start: Coroutine[Any, Any, None]) -> 
         return False
     starting.result()
     return True
+
+
+def _as_bound(listener: ListenerConfig, addresses: list[tuple[str, int]]) -> ListenerConfig:
+    """The listener with the port that it has: port 0 lets the system choose one."""
+    return attrs.evolve(listener, endpoint=attrs.evolve(listener.endpoint, port=addresses[0][1]))

@@ -379,3 +379,20 @@ async def test_a_resolver_that_does_not_stop_does_not_hold_up_the_end(
     async with started(Stubborn()):
         pass
     assert "a resolver could not stop" in caplog.text
+
+
+async def test_a_lookup_through_a_map_step_is_observed_once(tmp_path: Path) -> None:
+    seen: list[tuple[str, str]] = []
+
+    @hookimpl
+    def query_resolved(query: Any, resolver: str) -> None:
+        seen.append((query.map, resolver))
+
+    watching = ModuleType("watching")
+    watching.query_resolved = query_resolved  # type: ignore[attr-defined]
+    text = '[maps.first]\nresolvers = [{ type = "map", map = "second" }]\n'
+    text += '[maps.second]\nresolvers = [{ type = "static", value = "x" }]\n'
+    async with started_file(text, plugins=[watching]) as maps:
+        await maps["first"].lookup(maps["first"].query("key"))
+        await maps["second"].lookup(maps["second"].query("key"))
+    assert seen == [("first", "map"), ("second", "static")]

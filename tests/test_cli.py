@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -276,8 +277,7 @@ def test_check_tells_wrong_options_and_tables_that_do_not_load_together(site: Pa
     result = tcpmapkit("check", "-c", site)
     assert result.exit_code == 78
     assert "maps.one.resolvers[1].valu: unknown key" in result.stderr
-    assert f"{site.parent / 'gone'}: maps.one.resolvers[" in result.stderr
-    assert "cannot read the table" in result.stderr
+    assert f"maps.one.resolvers[0].path: cannot read {site.parent / 'gone'}: " in result.stderr
 
 
 def test_run_refuses_a_file_without_listeners(site: Path) -> None:
@@ -479,6 +479,8 @@ def test_postfix_config_prints_the_line_of_each_listener_and_the_refusing_parame
         ("clients", "inet:[::1]:1", "smtpd_client_restrictions = check_client_access tcp:[::1]:1"),
         ("transport", "inet:127.0.0.1:1", "transport_maps = tcp:127.0.0.1:1"),
         ("x", "inet:0.0.0.0:1", "virtual_alias_maps = tcp:127.0.0.1:1"),
+        ("relay_recipient_maps", "inet:127.0.0.1:1", "relay_recipient_maps = tcp:127.0.0.1:1"),
+        ("virtual_mailbox_domains", "inet:127.0.0.1:1", "virtual_mailbox_domains = tcp:127.0.0.1:1"),
     ],
 )
 def test_the_main_cf_line_fits_the_map_and_the_address(
@@ -517,3 +519,58 @@ def test_a_query_of_tables_imports_no_slow_library(site: Path) -> None:
     assert done.stdout == "alice@example.org\n"
     slow = {"rich", "uvloop", "aiohttp", "dns", "jmespath", "watchfiles", "prometheus_client"}
     assert slow & set(done.stderr.split()) == set()
+
+
+@pytest.mark.parametrize("step", ['type = "file"', 'type = "csv"', 'type = "cidr"', 'type = "regex"'])
+def test_a_fifo_as_a_table_is_refused_and_not_waited_for(tmp_path: Path, step: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    file = tmp_path / "tcpmapkit.toml"
+    file.write_text(f'[maps.m]\n[[maps.m.resolvers]]\n{step}\npath = "fifo"\n')
+    done = run_command("check", "-c", file)
+    assert done.returncode == 78
+    assert f"{file}:4:8: maps.m.resolvers[0].path: {tmp_path}/fifo is not a regular file" in done.stderr
+
+
+def test_a_fifo_as_a_secret_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    file = tmp_path / "tcpmapkit.toml"
+    file.write_text(
+        '[maps.m]\n[[maps.m.resolvers]]\ntype = "http"\nurl = "http://127.0.0.1/{key}"\ntoken_file = "fifo"\n'
+    )
+    done = run_command("check", "-c", file)
+    assert done.returncode == 78
+    assert "not a regular file" in done.stderr
+
+
+def test_a_table_that_cannot_be_read_is_told_at_its_line_of_the_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "tcpmapkit.toml"
+    file.write_text('[maps.m]\n[[maps.m.resolvers]]\ntype = "file"\npath = "none"\n')
+    result = tcpmapkit("check", "-c", file)
+    assert result.exit_code == 78
+    assert f"{file}:4:8: maps.m.resolvers[0].path: cannot read {tmp_path}/none: No such file" in result.stderr
+    assert "^" in result.stderr
+
+
+def test_check_warns_of_a_user_that_this_machine_does_not_have(site: Path) -> None:
+    site.write_text('[server]\nuser = "no-such-user"\n' + site.read_text())
+    result = tcpmapkit("check", "-c", site)
+    assert result.exit_code == 0
+    assert "server.user: there is no user 'no-such-user'" in result.stderr
+
+
+def test_run_says_which_port_the_system_chose(site: Path) -> None:
+    text = site.read_text().replace("4242", "0").replace("failing_source:ask", "json:loads")
+    site.write_text(text)
+    with subprocess.Popen(
+        [sys.executable, "-c", "from tcpmapkit.cli import main; main()", "run", "-c", str(site)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        match = re.match(
+            r"inet:127\.0\.0\.1:(\d+) serves aliases; .* tcp:127\.0\.0\.1:(\d+)\n", server.stdout.readline()
+        )
+        server.terminate()
+    assert match is not None
+    assert match[1] == match[2] != "0"

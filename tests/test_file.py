@@ -161,4 +161,4 @@ def test_the_special_keys_are_keys_like_others(postfix: Postfix, tmp_path: Path)
 def test_a_missing_table_is_one_line_for_the_operator(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path / "missing")
-    assert str(caught.value) == f"{tmp_path}/missing: cannot read the table: No such file or directory"
+    assert str(caught.value) == f"path: cannot read {tmp_path}/missing: No such file or directory"

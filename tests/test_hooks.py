@@ -200,7 +200,7 @@ async def test_hook_startup_comes_before_the_first_connection_and_hook_shutdown_
     site = site_of(load(plugin_that_notes_its_calls(calls)), tmp_path)
     calls.clear()
 
-    def ready() -> None:
+    def ready(listeners: object) -> None:
         calls.append(("ready",))
         signal.raise_signal(signal.SIGTERM)
 

@@ -74,8 +74,8 @@ def test_a_hard_limit_below_what_the_operator_asked_for_is_refused() -> None:
 
 def test_the_default_gives_way_to_the_hard_limit_with_a_warning() -> None:
     allowed, soft, log = limited(300, 1000, 10_000, written=False)
-    assert (allowed, soft) == (1000 - OTHER_FILES, 1000)
-    assert log == "the limit on open files is 1000: at most 744 connections instead of 10000"
+    assert (allowed, soft) == (500, 1000)
+    assert log == "the limit on open files is 1000: at most 500 connections instead of 10000"
 
 
 def test_a_hard_limit_that_leaves_nothing_is_refused() -> None:

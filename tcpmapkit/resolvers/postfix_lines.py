@@ -7,6 +7,7 @@ The rules are those of Postfix's readlline(3), which every one of its text table
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,22 +70,28 @@ def read_settled(path: Path) -> bytes:
 
     A file that changes while it is read is read again, for about a second in all.
 
-    Raises `ConfigError` when it cannot be read or does not come to rest.
+    Raises `ConfigError` when it cannot be read, is no regular file or does not come to rest.
     """
     try:
         for _ in range(_READING_TRIES):
-            with path.open("rb") as file:
+            with open(path, "rb", opener=_open_at_once) as file:
                 before = os.fstat(file.fileno())
+                if not stat.S_ISREG(before.st_mode):
+                    raise ConfigError(f"{path} is not a regular file", path=("path",))
                 content = file.read()
                 after = os.fstat(file.fileno())
             if (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size):
                 return content
             time.sleep(_READING_PAUSE)
     except OSError as error:
-        raise ConfigError(f"cannot read the table: {error.strerror}", file=path) from None
+        raise ConfigError(f"cannot read {path}: {error.strerror}", path=("path",)) from None
     raise ConfigError(
-        "the table keeps changing while it is read", file=path, hint="write a new file and rename it"
+        f"{path} keeps changing while it is read", path=("path",), hint="write a new file and rename it"
     )
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO that nobody writes to would be waited for
 
 
 def read_table(path: Path) -> str:

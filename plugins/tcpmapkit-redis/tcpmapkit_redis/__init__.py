@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import stat
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -224,6 +225,8 @@ def _database(parts: SplitResult, text: str) -> int:
 
 def _read(file: Path, option: str) -> str:
     try:
+        if not stat.S_ISREG(file.stat().st_mode):  # a FIFO that nobody writes to would be waited for
+            raise ConfigError(f"{file} is not a regular file", path=(option,))
         return file.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}", path=(option,)) from None
