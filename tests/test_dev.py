@@ -34,7 +34,7 @@ def dev() -> ModuleType:
 def checkout(dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout of nothing, in which `dev` calls no program but notes what it would call."""
     (tmp_path / "requirements").mkdir()
-    for name in ("run.txt", "dev.txt", "fuzz.txt", "uv.txt"):
+    for name in ("run.txt", "dev.txt", "uv.txt"):
         (tmp_path / "requirements" / name).write_text(name)
     (tmp_path / "pyproject.toml").write_text("[project]\n")
     places = {"TOP": ".", "TOOLS": ".tools", "VENV": ".venv", "REQUIREMENTS": "requirements"}
