@@ -19,7 +19,7 @@ PACKAGE = Path(tcpmapkit.__file__).parent
 # from below, and no two modules may import each other, by whatever way.
 LAYERS = """
     query errors
-    keys template hookspecs seldom threads protocols
+    keys template hookspecs markers seldom threads protocols
     step
     chain
     cache ready flight plugin_sources plugins

@@ -16,8 +16,9 @@ import pytest
 
 from tcpmapkit import Found, hookimpl
 from tcpmapkit.errors import ConfigError
+from tcpmapkit.markers import refuse_marked_resolver
 from tcpmapkit.plugin_sources import Origin
-from tcpmapkit.plugins import BUILT_IN, Plugins, load_plugins, order_steps, refuse_marked_resolver
+from tcpmapkit.plugins import BUILT_IN, Plugins, load_plugins, order_steps
 from tcpmapkit.query import Query
 from tcpmapkit.step import InlineStep
 from tcpmapkit.testing import FakeClock
