@@ -6,18 +6,16 @@ These names are what a resolver plugin needs, and all that is promised to it.
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.hookspecs import hookimpl
 from tcpmapkit.query import (
-    Chain,
     Found,
     LookupPermFail,
     LookupTempFail,
-    Map,
     Miss,
     NotFound,
     PermFail,
     Query,
     TempFail,
-    blocking,
 )
+from tcpmapkit.resolver import Chain, Map, blocking
 
 __all__ = [
     "Chain",

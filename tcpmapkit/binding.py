@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import attrs
 
-from tcpmapkit.query import Chain, Map
+from tcpmapkit.resolver import Chain, Map
 from tcpmapkit.template import JsonTemplate, Template
 
 __all__ = ["BoundOption", "bind"]

@@ -18,7 +18,8 @@ from tcpmapkit.errors import ConfigError, ConfigErrors, under
 from tcpmapkit.map_reference import refer_to
 from tcpmapkit.markers import refuse_marked_resolver
 from tcpmapkit.plugins import Plugins, ResolverType, order_steps
-from tcpmapkit.query import Context, TempFail
+from tcpmapkit.query import TempFail
+from tcpmapkit.resolver import Context
 from tcpmapkit.step import InlineStep, OnError, WaitingStep
 from tcpmapkit.template import KEY_VARIABLES, Template
 from tcpmapkit.threads import SmallPool

@@ -12,7 +12,7 @@ import attrs
 from tcpmapkit.errors import ConfigError, ConfigErrors, under
 from tcpmapkit.http_client import SharedHttpClient
 from tcpmapkit.maps import Map
-from tcpmapkit.query import Context
+from tcpmapkit.resolver import Context
 from tcpmapkit.threads import SmallPool
 
 __all__ = ["BuiltMaps", "BuiltResolver"]

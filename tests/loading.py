@@ -10,7 +10,7 @@ from typing import Any
 
 from tcpmapkit import Found, Query
 from tcpmapkit.keys import fold as fold_key
-from tcpmapkit.query import Context
+from tcpmapkit.resolver import Context
 
 
 class Collected(logging.Handler):

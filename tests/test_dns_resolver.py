@@ -20,7 +20,7 @@ import pytest
 from dns.rdtypes.ANY.TXT import TXT
 
 from tcpmapkit import ConfigError, Found, Miss, Query, TempFail
-from tcpmapkit.query import Context
+from tcpmapkit.resolver import Context
 from tcpmapkit.resolvers.dns import Dns
 from tcpmapkit.template import Template
 from tests.loopback_dns import SOA, LoopbackDns, loopback_dns, records, reply, status

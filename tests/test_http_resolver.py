@@ -20,7 +20,7 @@ import trustme
 from aiohttp import web
 
 from tcpmapkit import ConfigError, Found, Miss, PermFail, Query, TempFail
-from tcpmapkit.query import Context
+from tcpmapkit.resolver import Context
 from tcpmapkit.resolvers.http import Http
 from tcpmapkit.template import JsonTemplate, Template
 from tests.loopback_http import (

@@ -19,6 +19,7 @@ PACKAGE = Path(tcpmapkit.__file__).parent
 # from below, and no two modules may import each other, by whatever way.
 LAYERS = """
     query errors
+    resolver
     keys template hookspecs markers seldom threads protocols
     step
     chain

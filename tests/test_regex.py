@@ -12,7 +12,7 @@ import pytest
 
 from tcpmapkit import ConfigError, Found, PermFail, Query, TempFail
 from tcpmapkit.errors import ConfigErrors
-from tcpmapkit.query import Context
+from tcpmapkit.resolver import Context
 from tcpmapkit.resolvers.regex import InlineRule, Regex
 from tests.loading import context, load, value
 

@@ -41,7 +41,7 @@ from tcpmapkit.config.strict import (
     template,
 )
 from tcpmapkit.errors import ConfigError, ConfigErrors, under
-from tcpmapkit.query import Chain, Map
+from tcpmapkit.resolver import Chain, Map
 from tcpmapkit.template import KEY_VARIABLES
 
 __all__ = ["Plan", "Reader"]

@@ -13,7 +13,7 @@ import attrs
 from tcpmapkit.config.model import Config, StepConfig
 from tcpmapkit.config.options import STEP_OPTIONS, Option, options_of, type_options
 from tcpmapkit.config.scalars import Endpoint, Network
-from tcpmapkit.query import Chain, Map
+from tcpmapkit.resolver import Chain, Map
 
 if TYPE_CHECKING:
     from tcpmapkit.plugins import ResolverType

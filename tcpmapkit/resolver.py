@@ -1,0 +1,78 @@
+"""What a resolver is given beside the query, `Context`, `Chain` and `Map`, and what it can say of itself."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import attrs
+
+from tcpmapkit.query import Query
+
+__all__ = ["Chain", "Context", "Map", "blocking"]
+
+
+class Chain(Protocol):
+    """A finished chain, handed to an option annotated `Chain` (TOML: ``resolvers = [...]``).
+
+    `resolve(query)` answers an outcome or a miss and never raises: at once when `can_wait` is
+    false, as a coroutine when it is true.
+    """
+
+    @property
+    def can_wait(self) -> bool: ...
+
+    def resolve(self, query: Query) -> Any: ...
+
+
+class Map(Protocol):
+    """Another map of the file, its cache included, handed to an option annotated `Map` (TOML: its name).
+
+    `resolve` is as for `Chain`.
+    """
+
+    @property
+    def can_wait(self) -> bool: ...
+
+    def resolve(self, query: Query) -> Any: ...
+
+
+@attrs.define(eq=False)
+class Context:
+    """What `start(context)` of a resolver is given.
+
+    `directory` is where relative paths begin (the configuration file's); `name` the step's name
+    and `map` its map's, for messages; `logger` the step's own; `clock` a monotonic clock in
+    seconds. `fold` is what the keys of a folded type's table go through when it is loaded, as the
+    key asked does: lower case, or nothing when the map says ``fold = false``.
+    """
+
+    directory: Path
+    name: str
+    map: str
+    logger: logging.Logger
+    clock: Callable[[], float] = time.monotonic
+    fold: Callable[[str], str] = str
+    _open_http: Callable[[], Any] | None = None
+
+    @property
+    def http(self) -> Any:
+        """The shared `aiohttp.ClientSession`, opened when first asked for; do not close it."""
+        if self._open_http is None:
+            raise RuntimeError("this context has no HTTP client")
+        return self._open_http()
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def blocking(function: _Function) -> _Function:
+    """Mark a `resolve` that blocks: it runs in a thread of the step's own small pool.
+
+    When all its threads are busy the step fails at once, so a hung source costs its own step only.
+    """
+    function.tcpmapkit_blocking = True  # type: ignore[attr-defined]
+    return function
