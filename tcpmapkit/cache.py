@@ -6,18 +6,19 @@ are compared when it is read and nothing sweeps. Entries are tuples of str and f
 garbage collector does not track: a full cache costs it nothing.
 """
 
-# ruff: noqa: RUF009  (`_option` is attrs.field with a help text)
+# ruff: noqa: RUF009  (`option` is attrs.field with a help text)
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Hashable
 from operator import itemgetter
 from sys import getsizeof
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import attrs
 from cachetools import LRUCache
 
+from tcpmapkit.option import Duration, Size, fraction, option, positive
 from tcpmapkit.query import Failure, Found, NotFound, Outcome, PermFail, TempFail
 
 __all__ = ["Answer", "AnswerCache", "CacheOptions"]
@@ -37,37 +38,19 @@ _LONGEST_FAILURE: Final = 60.0
 _REFRESH_PART: Final = 0.1
 
 
-def _positive(instance: object, attribute: Any, value: float) -> None:
-    if value <= 0:
-        raise ValueError("must be more than 0")
-
-
-def _fraction(instance: object, attribute: Any, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError("must be from 0 to 1")
-
-
-_Duration = Annotated[float, "duration"]
-_Size = Annotated[int, "size"]
-
-
-def _option(default: Any, help: str, validator: Any = None) -> Any:  # noqa: A002
-    return attrs.field(default=default, validator=validator, metadata={"help": help})
-
-
 @attrs.frozen
 class CacheOptions:
     """The ``cache`` table of a map: times in seconds, sizes in bytes, `jitter` a fraction."""
 
-    ttl: _Duration = _option(300.0, "How long a value found is kept, at most.")
-    negative_ttl: _Duration = _option(30.0, "How long it is kept that a key does not exist.")
-    error_ttl: _Duration = _option(2.0, "How long a failure is kept; 0: never.")
-    max_size: _Size = _option(64 << 20, "Memory for values found.", _positive)
-    negative_max_size: _Size = _option(16 << 20, "Memory for keys that do not exist.", _positive)
-    stale: _Duration = _option(0.0, "How long past its time a value may be served while the chain fails.")
-    stale_wait: _Duration = _option(0.5, "How long to wait for the chain before serving a stale value.")
-    refresh_ahead: bool = _option(False, "Renew entries in use shortly before they expire.")
-    jitter: float = _option(0.1, "Share of a TTL that may be cut off by chance.", _fraction)
+    ttl: Duration = option("How long a value found is kept, at most.", 300.0)
+    negative_ttl: Duration = option("How long it is kept that a key does not exist.", 30.0)
+    error_ttl: Duration = option("How long a failure is kept; 0: never.", 2.0)
+    max_size: Size = option("Memory for values found.", 64 << 20, validator=positive)
+    negative_max_size: Size = option("Memory for keys that do not exist.", 16 << 20, validator=positive)
+    stale: Duration = option("How long past its time a value may be served while the chain fails.", 0.0)
+    stale_wait: Duration = option("How long to wait for the chain before serving a stale value.", 0.5)
+    refresh_ahead: bool = option("Renew entries in use shortly before they expire.", False)
+    jitter: float = option("Share of a TTL that may be cut off by chance.", 0.1, validator=fraction)
 
 
 @attrs.define(eq=False)

@@ -207,6 +207,7 @@ class Connection(asyncio.Protocol):
         service = self.service
         if type(request) is Refused:
             service.counters.refused += 1
+            _log.debug("%s: refused a request: %s", service.name, request.reason)
             return request.reply
         try:
             if len(request.raw) != sought:

@@ -18,7 +18,7 @@ PACKAGE = Path(tcpmapkit.__file__).parent
 # What is in a line may import what stands in its own and in the lines above; nothing may be imported
 # from below, and no two modules may import each other, by whatever way.
 LAYERS = """
-    query errors
+    query errors option
     resolver
     keys template hookspecs markers seldom threads protocols
     step
@@ -28,7 +28,7 @@ LAYERS = """
     maps map_reference
     build build_chain binding built_maps http_client
     * resolvers
-    cli __main__ testing
+    cli testing
 """
 
 #: Where a module stands that the table does not name: the server and what belongs to it.

@@ -5,7 +5,7 @@ A field is an option, its ``help`` one sentence for the manual and the schema; f
 that differs from what is kept.
 """
 
-# ruff: noqa: RUF009  (`_option` is attrs.field with a help text)
+# ruff: noqa: RUF009  (`option` is attrs.field with a help text)
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import attrs
 from tcpmapkit.cache import CacheOptions
 from tcpmapkit.config.scalars import Endpoint, Network
 from tcpmapkit.errors import ConfigError
+from tcpmapkit.option import Duration, option, positive
 
 __all__ = [
     "Config",
@@ -31,7 +32,6 @@ __all__ = [
     "StepConfig",
 ]
 
-Duration = Annotated[float, "duration"]
 TemplateText = Annotated[str, "template"]
 
 #: A lookup's longest deadline in seconds: the clients of Postfix wait for 100.
@@ -40,19 +40,9 @@ LONGEST_DEADLINE = 90.0
 INTERNAL = {"internal": True}
 
 
-def _option(help: str, default: Any = attrs.NOTHING, **more: Any) -> Any:  # noqa: A002
-    validator = more.pop("validator", None)
-    return attrs.field(default=default, validator=validator, metadata={"help": help, **more})
-
-
 def _deadline(instance: object, attribute: Any, value: float | None) -> None:
     if value is not None and not 0 < value <= LONGEST_DEADLINE:
         raise ValueError(f"must be more than 0 and at most {LONGEST_DEADLINE:g} seconds")
-
-
-def _positive(instance: object, attribute: Any, value: float) -> None:
-    if value <= 0:
-        raise ValueError("must be more than 0")
 
 
 def _not_empty(instance: object, attribute: Any, value: object) -> None:
@@ -83,17 +73,13 @@ def _none_for_false(value: Any) -> Any:
 class ServerConfig:
     """``[server]``."""
 
-    workers: Literal[1] = _option("Number of processes that serve.", 1)
-    deadline: Duration = _option(
-        "Time that a lookup may take, unless its map says.", 5.0, validator=_deadline
-    )
-    max_connections: int = _option("Connections served at once.", 10_000, validator=_positive)
-    user: str | None = _option(
-        "User to become after binding and reading secrets.", None, validator=_not_empty
-    )
-    group: str | None = _option("Group to become, by default the user's.", None, validator=_not_empty)
-    grace: Duration = _option("Time to finish what is in flight when told to stop.", 10.0)
-    loop: Literal["auto", "asyncio", "uvloop"] = _option("Event loop; auto: uvloop if installed.", "auto")
+    workers: Literal[1] = option("Number of processes that serve.", 1)
+    deadline: Duration = option("Time that a lookup may take, unless its map says.", 5.0, validator=_deadline)
+    max_connections: int = option("Connections served at once.", 10_000, validator=positive)
+    user: str | None = option("User to become after binding and reading secrets.", None, validator=_not_empty)
+    group: str | None = option("Group to become, by default the user's.", None, validator=_not_empty)
+    grace: Duration = option("Time to finish what is in flight when told to stop.", 10.0)
+    loop: Literal["auto", "asyncio", "uvloop"] = option("Event loop; auto: uvloop if installed.", "auto")
     #: Whether the file says it, and so insists on it.
     max_connections_written: bool = attrs.field(default=False, metadata=INTERNAL)
 
@@ -102,10 +88,10 @@ class ServerConfig:
 class ListenerConfig:
     """One of ``[[listeners]]``."""
 
-    protocol: Literal["tcp_table"] = _option("Protocol that Postfix speaks here.")
-    endpoint: Endpoint = _option("Where to listen: inet:host:port.")
-    map: str = _option("Name of the map that is served.")
-    allow: tuple[Network, ...] = _option("Networks that may connect; needed unless on loopback.", ())
+    protocol: Literal["tcp_table"] = option("Protocol that Postfix speaks here.")
+    endpoint: Endpoint = option("Where to listen: inet:host:port.")
+    map: str = option("Name of the map that is served.")
+    allow: tuple[Network, ...] = option("Networks that may connect; needed unless on loopback.", ())
     path: tuple[str | int, ...] = attrs.field(default=(), metadata=INTERNAL)
 
 
@@ -133,20 +119,20 @@ class StepConfig:
     written is left to the type's own defaults.
     """
 
-    type: str = _option("Resolver type.")
-    name: str | None = _option("Name for logs and metrics.", None, validator=_not_empty)
-    on_error: Literal["fail", "next", "ignore"] | None = _option(
+    type: str = option("Resolver type.")
+    name: str | None = option("Name for logs and metrics.", None, validator=_not_empty)
+    on_error: Literal["fail", "next", "ignore"] | None = option(
         "What a failure does: end the chain, ask the next steps (only a value found counts), or be a miss.",
         None,
     )
-    authoritative: bool = _option('Whether a miss means "not found".', False)
-    timeout: Duration | None = _option("Time that this step may take.", None, validator=_deadline)
-    special_keys: bool | None = _option('Whether it is asked *, <>, "" and the empty key.', None)
-    key: TemplateText = _option("Template of what this step is asked.", "{key}", validator=_not_empty)
-    result: Annotated[TemplateText, "of a value"] = _option(
+    authoritative: bool = option('Whether a miss means "not found".', False)
+    timeout: Duration | None = option("Time that this step may take.", None, validator=_deadline)
+    special_keys: bool | None = option('Whether it is asked *, <>, "" and the empty key.', None)
+    key: TemplateText = option("Template of what this step is asked.", "{key}", validator=_not_empty)
+    result: Annotated[TemplateText, "of a value"] = option(
         "Template applied to each value found.", "{value}", validator=_not_empty
     )
-    domains: tuple[str, ...] | None = _option(
+    domains: tuple[str, ...] | None = option(
         "Ask this step only for these domains; .example.org: the subdomains.", None, validator=_domains
     )
     options: Mapping[str, Any] = attrs.field(factory=dict, metadata=INTERNAL)
@@ -158,7 +144,7 @@ class MapConfig:
     """``[maps.NAME]``: `cache` is None when it is off, `deadline` None for the server's."""
 
     name: str = attrs.field(metadata=INTERNAL)
-    resolvers: tuple[StepConfig, ...] = _option("The chain, asked in this order.")
+    resolvers: tuple[StepConfig, ...] = option("The chain, asked in this order.")
     cache: CacheOptions | None = attrs.field(
         factory=CacheOptions,
         converter=_none_for_false,
@@ -167,12 +153,12 @@ class MapConfig:
             "toml": CacheOptions | Literal[False],
         },
     )
-    deadline: Duration | None = _option("Time that a lookup may take.", None, validator=_deadline)
-    fold: bool = _option("Whether keys are folded to lower case, as Postfix does.", True)
-    recipient_delimiter: str = _option(
+    deadline: Duration | None = option("Time that a lookup may take.", None, validator=_deadline)
+    fold: bool = option("Whether keys are folded to lower case, as Postfix does.", True)
+    recipient_delimiter: str = option(
         "The characters of which each separates a user from an extension.", "+", validator=_delimiters
     )
-    tests: tuple[MapTest, ...] = _option("Keys and what they shall give.", ())
+    tests: tuple[MapTest, ...] = option("Keys and what they shall give.", ())
     #: Whether the file has a `cache` for this map.
     cache_written: bool = attrs.field(default=False, metadata=INTERNAL)
     path: tuple[str | int, ...] = attrs.field(default=(), metadata=INTERNAL)
@@ -182,17 +168,17 @@ class MapConfig:
 class LogConfig:
     """``[log]``."""
 
-    to: Literal["stderr", "syslog"] = _option("Where the log goes; syslog: facility mail.", "stderr")
-    level: Literal["debug", "info", "warning", "error"] = _option("The least that is logged.", "info")
-    format: Literal["text", "json"] = _option("Form of a line.", "text")
+    to: Literal["stderr", "syslog"] = option("Where the log goes; syslog: facility mail.", "stderr")
+    level: Literal["debug", "info", "warning", "error"] = option("The least that is logged.", "info")
+    format: Literal["text", "json"] = option("Form of a line.", "text")
 
 
 @attrs.frozen
 class PluginsConfig:
     """``[plugins]``."""
 
-    directory: Path | None = _option("Directory of drop-in .py files.", None)
-    disable: tuple[str, ...] = _option("Plugins that are not loaded.", ())
+    directory: Path | None = option("Directory of drop-in .py files.", None)
+    disable: tuple[str, ...] = option("Plugins that are not loaded.", ())
 
 
 @attrs.frozen
@@ -200,11 +186,11 @@ class Config:
     """A whole configuration file. `file` is its path as given."""
 
     file: Path = attrs.field(metadata=INTERNAL)
-    server: ServerConfig = _option("The server.", ServerConfig())
-    listeners: tuple[ListenerConfig, ...] = _option("Where Postfix asks.", ())
-    maps: Mapping[str, MapConfig] = _option("The maps by name.", MappingProxyType({}))
-    log: LogConfig = _option("The log.", LogConfig())
-    plugins: PluginsConfig = _option("Plugins.", PluginsConfig())
+    server: ServerConfig = option("The server.", ServerConfig())
+    listeners: tuple[ListenerConfig, ...] = option("Where Postfix asks.", ())
+    maps: Mapping[str, MapConfig] = option("The maps by name.", MappingProxyType({}))
+    log: LogConfig = option("The log.", LogConfig())
+    plugins: PluginsConfig = option("Plugins.", PluginsConfig())
 
     @property
     def directory(self) -> Path:
