@@ -496,3 +496,10 @@ def test_importing_the_resolver_does_not_import_the_dns_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_mistake_of_one_resolver_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Dns(nameservers=("nonsense:x",), reverse=True, separator="\n", match="(")
+    paths = [mistake.path for mistake in caught.value.errors]  # type: ignore[attr-defined]
+    assert paths == [("nameservers", 0), ("reverse",), ("separator",), ("match",)]

@@ -53,14 +53,14 @@ _Identity = tuple[int, int, int, int]
 def _check_query(_: object, __: attrs.Attribute[str], query: str) -> None:
     """Check what an SQL query is and its parameters; the rest SQLite checks at the start."""
     found = [match["parameter"] for match in _TOKEN.finditer(query) if match["parameter"]]
+    if not _SELECT.match(query):
+        raise ConfigError("only a SELECT can be asked")
     all_of_them = ", ".join(f":{name}" for name in _PARAMETERS)
     for name in found:
         if name[0] != ":" or name[1:] not in _PARAMETERS:
             near = difflib.get_close_matches(name[1:], _PARAMETERS, 1)
             hint = f"did you mean :{near[0]}?" if near else f"there are {all_of_them}"
             raise ConfigError(f"unknown parameter {name!r}", hint=hint)
-    if not _SELECT.match(query):
-        raise ConfigError("only a SELECT can be asked")
     if not found:
         raise ConfigError(
             "the query asks the same whatever the key is",

@@ -81,7 +81,19 @@ class Dns:
     _complain: Any = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
+        mistakes = []
+        for check in (self._take_nameservers, self._check_query, self._check_separator, self._take_match):
+            try:
+                check()
+            except ConfigError as mistake:
+                mistakes.append(mistake)
+        if mistakes:
+            raise ConfigError.several(mistakes)
+
+    def _take_nameservers(self) -> None:
         self._servers = tuple(_server(text, number) for number, text in enumerate(self.nameservers))
+
+    def _check_query(self) -> None:
         if self.reverse and self.query is None and self.record != "PTR":
             raise ConfigError(
                 f"reverse asks for {self.record} records under a zone: which?",
@@ -92,8 +104,12 @@ class Dns:
             raise ConfigError("reverse takes a variable", path=("query",))
         if self.query is not None:
             check_template(self.query)
+
+    def _check_separator(self) -> None:
         if not {"\0", "\r", "\n"}.isdisjoint(self.separator):
             raise ConfigError("a separator has no NUL, CR or LF", path=("separator",))
+
+    def _take_match(self) -> None:
         if self.match is not None:
             self._match = ValueMatch(self.match)
 
