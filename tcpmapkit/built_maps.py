@@ -41,6 +41,7 @@ class BuiltMaps:
         self.clock = clock
         self.http = SharedHttpClient()
         self.resolvers: list[BuiltResolver] = []
+        self._started: list[BuiltResolver] = []
         #: map -> the maps that its steps refer to.
         self.references: dict[str, set[str]] = {}
 
@@ -52,6 +53,7 @@ class BuiltMaps:
         """
         maps = set(self.maps) if only is None else self._reached(only)
         resolvers = [one for one in self.resolvers if one.context.map in maps]
+        self._started += resolvers
         outcomes = await asyncio.gather(*map(_start, resolvers), return_exceptions=True)
         errors = []
         for one, outcome in zip(resolvers, outcomes, strict=True):
@@ -79,9 +81,11 @@ class BuiltMaps:
         return reached
 
     async def stop(self) -> None:
-        """End the lookups under way and let every resolver close what it opened; never raises."""
+        """End the lookups under way and let every resolver that was started close what it opened, once;
+        never raises."""
         await asyncio.gather(*(one.stop() for one in self.maps.values()))
-        for outcome in await asyncio.gather(*map(_stop, self.resolvers), return_exceptions=True):
+        started, self._started = self._started, []
+        for outcome in await asyncio.gather(*map(_stop, started), return_exceptions=True):
             if isinstance(outcome, Exception):
                 _log.error("a resolver could not stop", exc_info=outcome)
         for one in self.resolvers:

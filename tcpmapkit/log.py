@@ -13,7 +13,6 @@ from tcpmapkit.errors import ConfigError
 __all__ = ["set_up_log", "warn_on_standard_error"]
 
 _SYSLOG: Final = "/dev/log"
-_TEXT: Final = "%(levelname)s %(name)s: %(message)s"
 
 
 class _OneLine(logging.Formatter):
@@ -56,7 +55,7 @@ def set_up_log(to: str = "stderr", level: str = "info", form: str = "text") -> N
         text = "%(name)s: %(message)s"
     else:
         handler = logging.StreamHandler(sys.stderr)
-        text = f"%(asctime)s {_TEXT}"
+        text = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     handler.setFormatter(_Json() if form == "json" else _OneLine(text))
     root = logging.getLogger()
     for old in root.handlers[:]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 if TYPE_CHECKING:
     from tcpmapkit.config import Config, ListenerConfig
 
@@ -55,9 +57,8 @@ def main_cf_line(listener: ListenerConfig) -> str:
     else:
         line = next((line for part, line in _LIKELY if part in name), _DEFAULT)
     host = _ANY_ADDRESS.get(listener.endpoint.host, listener.endpoint.host)
-    return line.format(
-        f"tcp:[{host}]:{listener.endpoint.port}" if ":" in host else f"tcp:{host}:{listener.endpoint.port}"
-    )
+    endpoint = attrs.evolve(listener.endpoint, host=host)
+    return line.format(f"tcp:{str(endpoint).removeprefix('inet:')}")
 
 
 def postfix_config(config: Config) -> Iterator[str]:

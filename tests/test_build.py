@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -396,3 +397,47 @@ async def test_a_lookup_through_a_map_step_is_observed_once(tmp_path: Path) -> N
         await maps["first"].lookup(maps["first"].query("key"))
         await maps["second"].lookup(maps["second"].query("key"))
     assert seen == [("first", "map"), ("second", "static")]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_resolver_is_stopped_once_and_only_if_it_was_started(tmp_path: Path, fails: bool) -> None:
+    calls: list[str] = []
+
+    @attrs.define(eq=False)
+    class Counted:
+        name: str
+        fail: bool = False
+
+        async def start(self, context: Any) -> None:
+            calls.append(f"start {self.name}")
+            if self.fail:
+                raise ConfigError("no")
+
+        async def stop(self) -> None:
+            calls.append(f"stop {self.name}")
+
+        def resolve(self, query: Any) -> Any:
+            return None
+
+    @hookimpl
+    def register_resolvers(register: Any) -> None:
+        register("counted", lambda fail=False: Counted("one", fail))
+        register("never", lambda: Counted("never"))
+
+    module = ModuleType("counted_plugin")
+    module.register_resolvers = register_resolvers  # type: ignore[attr-defined]
+    loaded = load_plugins()
+    loaded.load(Origin("counted", "counted", "1", "counted"), lambda: module)
+    file = tmp_path / "tcpmapkit.toml"
+    file.write_text(
+        f'[maps.m]\nresolvers = [{{ type = "counted", fail = {str(fails).lower()} }}]\n'
+        '[maps.other]\nresolvers = [{ type = "never" }]\n'
+    )
+    config, errors = structure(read_document(file), loaded.types)
+    built, more = build_maps(config, loaded)
+    assert not [*errors, *more]
+    with pytest.raises(ConfigError) if fails else nullcontext():
+        await built.start(["m"])
+    await built.stop()
+    await built.stop()
+    assert calls == ["start one", "stop one"]
