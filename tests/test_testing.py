@@ -359,6 +359,7 @@ def test_the_plain_client_needs_no_event_loop() -> None:
             assert client.reply() == b"500 not%20found\n"
             assert client.reply() == b"200 found\n"
         last = PlainClient(port)
+        assert last.get("a") == Found("found")  # accepted: one that waits for that is reset, not closed
     with last:
         assert last.rest() == b""
         with pytest.raises(EOFError):
