@@ -21,7 +21,7 @@ from tcpmapkit.plugins import Plugins, ResolverType, order_steps
 from tcpmapkit.query import TempFail
 from tcpmapkit.resolver import Context
 from tcpmapkit.step import InlineStep, OnError, WaitingStep
-from tcpmapkit.template import KEY_VARIABLES, Template
+from tcpmapkit.template import VARIABLES, Template
 from tcpmapkit.threads import SmallPool
 
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ class ChainBuilder:
         try:
             name = self._name(config)
             options = self._options(config, resolver_type, inner)
-            key = _template(config, "key", KEY_VARIABLES, "{key}")
-            result = _template(config, "result", (*KEY_VARIABLES, "value"), "{value}")
+            key = _template(config, "key", VARIABLES, "{key}")
+            result = _template(config, "result", (*VARIABLES, "value"), "{value}")
             resolver = _make(resolver_type, options)
         except ConfigError as error:
             self.assembly.errors.extend(under(error, *config.path))
@@ -206,9 +206,7 @@ class ChainBuilder:
             if value is attrs.NOTHING or isinstance(value, attrs.Factory):  # type: ignore[arg-type]
                 continue
             try:
-                bound[name] = bind(
-                    option.annotation, value, BoundOption(name, KEY_VARIABLES, chain, other_map)
-                )
+                bound[name] = bind(option.annotation, value, BoundOption(name, VARIABLES, chain, other_map))
             except ConfigError as error:
                 errors.extend(under(error, name))
                 if isinstance(error, ConfigErrors) and not error.errors:

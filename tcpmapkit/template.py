@@ -15,12 +15,16 @@ import attrs
 
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.keys import quote_localpart
+from tcpmapkit.protocols.policy import ATTRIBUTES
 from tcpmapkit.query import Query
 
-__all__ = ["KEY_VARIABLES", "JsonTemplate", "Template", "Variable"]
+__all__ = ["KEY_VARIABLES", "VARIABLES", "JsonTemplate", "Template", "Variable"]
 
 #: What the key of any query gives.
 KEY_VARIABLES = ("key", "local", "user", "extension", "domain")
+
+VARIABLES = (*KEY_VARIABLES, *ATTRIBUTES)
+"""What a template may use: the key's parts, and every attribute of a policy request."""
 
 _LOCAL_VARIABLES = frozenset({"local", "user", "extension"})
 
@@ -53,7 +57,7 @@ class Template:
     parts: tuple[str | Variable, ...]
 
     @classmethod
-    def compile(cls, text: str, variables: Iterable[str] = KEY_VARIABLES) -> Template:
+    def compile(cls, text: str, variables: Iterable[str] = VARIABLES) -> Template:
         """Raises `ConfigError` for a lone brace and for a variable that is not in `variables`."""
         known = tuple(variables)
         parts: list[str | Variable] = []
@@ -70,9 +74,7 @@ class Template:
                 close = get_close_matches(name, known, 1)
                 raise ConfigError(
                     f"unknown variable {{{name}}}",
-                    hint=f"did you mean {{{close[0]}}}?"
-                    if close
-                    else "known: " + " ".join(f"{{{one}}}" for one in known),
+                    hint=f"did you mean {{{close[0]}}}?" if close else _known(known),
                 )
             else:
                 if literal:
@@ -88,6 +90,11 @@ class Template:
     def variables(self) -> frozenset[str]:
         """The names of the variables used."""
         return frozenset(part.name for part in self.parts if isinstance(part, Variable))
+
+    @property
+    def attributes(self) -> frozenset[str]:
+        """The attributes of a policy request among them."""
+        return self.variables.intersection(ATTRIBUTES)
 
     @property
     def constant(self) -> str:
@@ -161,6 +168,12 @@ class Template:
         return found or None
 
 
+def _known(variables: Iterable[str]) -> str:
+    """What there is, the attributes not one by one."""
+    names = [f"{{{name}}}" for name in variables if name not in ATTRIBUTES]
+    return f"known: {' '.join([*names, 'and the attributes of a policy request'])}"
+
+
 @attrs.frozen
 class JsonTemplate:
     """A JSON value whose strings are templates, object keys excepted; called with a query it gives
@@ -169,7 +182,7 @@ class JsonTemplate:
     value: Any
 
     @classmethod
-    def compile(cls, value: Any, variables: Iterable[str] = KEY_VARIABLES) -> JsonTemplate:
+    def compile(cls, value: Any, variables: Iterable[str] = VARIABLES) -> JsonTemplate:
         """Raises `ConfigError` as `Template.compile` does, with the path to the string."""
         return cls(_compile_json(value, tuple(variables), ()))
 
@@ -177,6 +190,11 @@ class JsonTemplate:
     def variables(self) -> frozenset[str]:
         """The names of the variables used."""
         return frozenset(name for template in _templates(self.value) for name in template.variables)
+
+    @property
+    def attributes(self) -> frozenset[str]:
+        """The attributes of a policy request among them."""
+        return self.variables.intersection(ATTRIBUTES)
 
     def __call__(self, query: Query) -> Any:
         try:

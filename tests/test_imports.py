@@ -19,8 +19,9 @@ PACKAGE = Path(tcpmapkit.__file__).parent
 # from below, and no two modules may import each other, by whatever way.
 LAYERS = """
     query errors option
-    resolver
-    keys template hookspecs markers seldom threads protocols
+    resolver protocols
+    keys hookspecs markers seldom threads
+    template search
     step
     chain
     cache ready flight plugin_sources plugins

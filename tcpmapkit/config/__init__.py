@@ -8,6 +8,7 @@ from tcpmapkit.config.model import (
     MapConfig,
     MapTest,
     PluginsConfig,
+    PolicyTest,
     ServerConfig,
     StepConfig,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "MapConfig",
     "MapTest",
     "PluginsConfig",
+    "PolicyTest",
     "ServerConfig",
     "StepConfig",
     "config_schema",

@@ -18,10 +18,6 @@ def _any(value: Any) -> bool:
     return True
 
 
-def _these(*words: str) -> _Refused:
-    return lambda value: value in words
-
-
 def _several(value: Any) -> bool:
     return value == "auto" or (isinstance(value, int) and value > 1)
 
@@ -35,12 +31,7 @@ NOT_AVAILABLE: Mapping[str, Mapping[str, _Refused]] = {
     "": _all_of(["admin"]),
     "server": {"workers": _several},
     "log": _all_of(["log_keys"]),
-    "listeners": {
-        "protocol": _these("socketmap", "policy"),
-        **_all_of(["maps", "key", "default_action", "stage", "mode", "owner", "group", "tests"]),
-    },
-    "maps": _all_of(["search", "local_domains", "propagate_extension", "match_subdomains", "idna"]),
-    "resolvers": {"type": _these("rules"), **_all_of(["index", "max_shrink", "breaker"])},
+    "resolvers": _all_of(["index", "max_shrink", "breaker"]),
 }
 
 

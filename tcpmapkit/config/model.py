@@ -28,11 +28,17 @@ __all__ = [
     "MapConfig",
     "MapTest",
     "PluginsConfig",
+    "PolicyTest",
     "ServerConfig",
     "StepConfig",
 ]
 
 TemplateText = Annotated[str, "template"]
+
+Search = Literal["address", "virtual", "canonical", "generic", "transport", "access", "domain"]
+
+#: The values of ``protocol_state`` (SMTPD_POLICY_README).
+Stage = Literal["CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN"]
 
 #: A lookup's longest deadline in seconds: the clients of Postfix wait for 100.
 LONGEST_DEADLINE = 90.0
@@ -54,6 +60,11 @@ def _delimiters(instance: object, attribute: Any, value: str) -> None:
     for character in value:
         if character == "@" or character.isspace() or not character.isprintable():
             raise ValueError(f"{character!r} cannot be a delimiter")
+
+
+def _action(instance: object, attribute: Any, value: str) -> None:
+    if not value.strip() or any(character in value for character in "\r\n\0"):
+        raise ValueError("an action is one line of text")
 
 
 def _domains(instance: object, attribute: Any, value: tuple[str, ...] | None) -> None:
@@ -85,13 +96,48 @@ class ServerConfig:
 
 
 @attrs.frozen
+class PolicyTest:
+    """One of ``[[listeners.tests]]``: `expect` is None for no opinion (``DUNNO``)."""
+
+    attributes: Mapping[str, str] = attrs.field(
+        metadata={"help": "The attributes of the request; others are absent."}
+    )
+    expect: str | None = attrs.field(
+        converter=_none_for_false,
+        metadata={"help": "The action, or false for none (DUNNO).", "toml": str | Literal[False]},
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.expect == "":
+            raise ConfigError("no action is empty", path=("expect",), hint="false is DUNNO")
+
+
+@attrs.frozen
 class ListenerConfig:
     """One of ``[[listeners]]``."""
 
-    protocol: Literal["tcp_table"] = option("Protocol that Postfix speaks here.")
-    endpoint: Endpoint = option("Where to listen: inet:host:port.")
-    map: str = option("Name of the map that is served.")
+    protocol: Literal["tcp_table", "socketmap", "policy"] = option("Protocol that Postfix speaks here.")
+    endpoint: Endpoint = option("Where to listen: inet:host:port, or unix:path (not tcp_table).")
+    map: str | None = option("Name of the map that is served (tcp_table, policy).", None)
+    maps: tuple[str, ...] | None = option(
+        "Names of the maps that are served (socketmap); by default every map that can be.",
+        None,
+        validator=_not_empty,
+    )
     allow: tuple[Network, ...] = option("Networks that may connect; needed unless on loopback.", ())
+    mode: Annotated[int, "mode"] = option("Permissions of a unix socket, in octal.", 0o660)
+    owner: str | None = option("Owner of a unix socket.", None, validator=_not_empty)
+    group: str | None = option("Group of a unix socket.", None, validator=_not_empty)
+    key: Annotated[str, "template", "of attributes"] = option(
+        "Template of what the map is asked (policy).", "{client_address}", validator=_not_empty
+    )
+    default_action: str = option(
+        "Action when a lookup fails (policy); close: say nothing, so that Postfix takes its own.",
+        "close",
+        validator=_action,
+    )
+    stage: Stage | None = option("The protocol_state to be asked at; others are warned about (policy).", None)
+    tests: tuple[PolicyTest, ...] = option("Requests and the actions that they shall give (policy).", ())
     path: tuple[str | int, ...] = attrs.field(default=(), metadata=INTERNAL)
 
 
@@ -155,9 +201,21 @@ class MapConfig:
     )
     deadline: Duration | None = option("Time that a lookup may take.", None, validator=_deadline)
     fold: bool = option("Whether keys are folded to lower case, as Postfix does.", True)
+    search: Search | None = option("The keys that Postfix would ask of an indexed table.", None)
     recipient_delimiter: str = option(
         "The characters of which each separates a user from an extension.", "+", validator=_delimiters
     )
+    local_domains: tuple[str, ...] = option(
+        "The domains of $myorigin and $mydestination, address literals included.", (), validator=_domains
+    )
+    propagate_extension: bool | None = option(
+        "Whether an unmatched extension goes into the result, as the search order says by default.", None
+    )
+    match_subdomains: Literal["dot", "parent"] | None = option(
+        "Whether .example.org or example.org is asked for its subdomains; the search order's own by default.",
+        None,
+    )
+    idna: Literal["alabel", "ulabel"] | None = option("The form of domains that is asked.", None)
     tests: tuple[MapTest, ...] = option("Keys and what they shall give.", ())
     #: Whether the file has a `cache` for this map.
     cache_written: bool = attrs.field(default=False, metadata=INTERNAL)

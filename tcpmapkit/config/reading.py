@@ -27,6 +27,7 @@ from tcpmapkit.config.scalars import (
     Network,
     parse_duration,
     parse_endpoint,
+    parse_mode,
     parse_network,
     parse_size,
 )
@@ -42,7 +43,8 @@ from tcpmapkit.config.strict import (
 )
 from tcpmapkit.errors import ConfigError, ConfigErrors, under
 from tcpmapkit.resolver import Chain, Map
-from tcpmapkit.template import KEY_VARIABLES
+from tcpmapkit.protocols.policy import ATTRIBUTES
+from tcpmapkit.template import VARIABLES
 
 __all__ = ["Plan", "Reader"]
 
@@ -254,10 +256,14 @@ class Reader:
                 return parse_duration
             if note == "size":
                 return parse_size
+            if note == "mode":
+                return parse_mode
             if note == "secret":
                 return lambda value: self._secret(value, read)
             if note == "template":
-                known = (*KEY_VARIABLES, "value") if "of a value" in notes else KEY_VARIABLES
+                known: tuple[str, ...] = (*VARIABLES, "value") if "of a value" in notes else VARIABLES
+                if "of attributes" in notes:
+                    known = ATTRIBUTES
                 return lambda value: template(value, known)
             if note == "template-json":
                 return lambda value: json_template(json_like(value))

@@ -19,6 +19,7 @@ __all__ = [
     "Network",
     "parse_duration",
     "parse_endpoint",
+    "parse_mode",
     "parse_network",
     "parse_size",
 ]
@@ -65,6 +66,15 @@ def parse_size(value: Any) -> int:
     if value < 0:
         raise ConfigError(f"{show(value)} is not a size", hint="must not be negative")
     return value
+
+
+def parse_mode(value: Any) -> int:
+    """The permission bits of ``"0660"``, octal as chmod(1) takes it."""
+    if not isinstance(value, str):
+        raise wrong('permissions in octal such as "0660"', value)
+    if not re.fullmatch("0?[0-7]{3}", value):
+        raise ConfigError(f"{show(value)} is not permissions in octal", hint='such as "0660"')
+    return int(value, 8)
 
 
 def parse_network(value: Any) -> Network:

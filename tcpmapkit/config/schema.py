@@ -47,6 +47,7 @@ _NOTED: Mapping[str, Schema] = {
         "pattern": "^[0-9]+(B|KiB|MiB|GiB|TiB)$" + _OR_VARIABLE,
         "minimum": 0,
     },
+    "mode": {"type": "string", "pattern": "^0?[0-7]{3}$" + _OR_VARIABLE},
     "template": {"type": "string"},
     "template-json": {},
 }

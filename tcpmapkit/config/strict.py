@@ -10,7 +10,7 @@ from typing import Any, get_args
 from tcpmapkit.config.masking import Secret
 from tcpmapkit.config.mistakes import Unset, closest, show, wrong
 from tcpmapkit.errors import ConfigError, ConfigErrors, under
-from tcpmapkit.template import KEY_VARIABLES, Template
+from tcpmapkit.template import VARIABLES, Template
 
 __all__ = [
     "boolean",
@@ -92,7 +92,7 @@ def literal_reader(kind: Any) -> Callable[[Any], Any]:
     return read
 
 
-def template(value: Any, variables: Iterable[str] = KEY_VARIABLES) -> str:
+def template(value: Any, variables: Iterable[str] = VARIABLES) -> str:
     """A template's text, in which what came from the environment is no template. `variables` are those
     that it may use."""
     text = string(value)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tcpmapkit.config.availability import not_available
 from tcpmapkit.config.document import Document, locate
 from tcpmapkit.config.environment import expand
+from tcpmapkit.config.listeners import listener_mistakes
 from tcpmapkit.config.mistakes import KeyMistake, did_you_mean, show, wrong
 from tcpmapkit.config.model import (
     Config,
@@ -110,12 +110,7 @@ class _Structuring:
             path = tuple(self.reader.path)
             fields, errors = self.reader.fields(self.reader.plan_of(ListenerConfig), table, "listeners")
             if isinstance(table, dict):
-                protocol = table.get("protocol")
-                if not_available("listeners", "protocol", protocol):
-                    # What else it says is about a protocol that is not there.
-                    errors = [error for error in errors if error.path == ("protocol",)]
-                else:
-                    errors += _listener_mistakes(fields, table, maps)
+                errors += listener_mistakes(fields, table, maps)
             if errors:
                 raise ConfigErrors(errors)
             return ListenerConfig(**fields, path=path)
@@ -133,7 +128,7 @@ class _Structuring:
                     ConfigError(
                         f"another listener has this endpoint, in line {line}",
                         path=(*listener.path, "endpoint"),
-                        hint="tcp_table serves one map per endpoint",
+                        hint="one socketmap endpoint serves many maps; for the others each has its own",
                     )
                 )
         return tuple(listeners)
@@ -223,8 +218,6 @@ class _Structuring:
             return plan
         resolver_type = self.types.get(name)
         if resolver_type is None:
-            if not_available("resolvers", "type", name):
-                raise ConfigError(f"{show(name)} is not available in this version")
             raise ConfigError(f"unknown resolver type {show(name)}", hint=did_you_mean(name, self.types))
         options = type_options(resolver_type)
         try:
@@ -267,32 +260,3 @@ class _Structuring:
             finally:
                 self.reader.path.pop()
         return tuple(kept)
-
-
-def _listener_mistakes(
-    fields: Mapping[str, Any], table: Mapping[str, Any], maps: Mapping[str, Any]
-) -> list[ConfigError]:
-    """What is wrong between the options of one listener, and between it and the maps.
-
-    `fields` holds what is right in its `table`.
-    """
-    errors = []
-    name, endpoint = fields.get("map"), fields.get("endpoint")
-    if name is not None and name not in maps:
-        hint = did_you_mean(name, maps)
-        errors.append(ConfigError(f"there is no map {show(name)}", path=("map",), hint=hint))
-    if endpoint is not None and endpoint.kind == "unix":
-        errors.append(
-            ConfigError(
-                "tcp_table has no unix sockets", path=("endpoint",), hint='such as "inet:127.0.0.1:4242"'
-            )
-        )
-    elif endpoint is not None and not endpoint.loopback and not table.get("allow"):
-        errors.append(
-            ConfigError(
-                "an endpoint that is not on loopback needs `allow`",
-                path=("endpoint",),
-                hint='the networks that may connect, such as allow = ["192.0.2.0/24"]',
-            )
-        )
-    return errors

@@ -19,12 +19,19 @@ class ServedProtocol:
     """How a protocol is served: a codec for each connection, and its reply to an outcome.
 
     `idle_timeout`, in seconds, is longer than its client's own: whoever hangs up first on a tcp_table
-    client costs it a second.
+    client costs it a second. `names_map`: a request says which map it asks, so that one endpoint serves
+    many. `has_attributes`: a request is attributes, of which the listener makes the key.
+    `unix_sockets`: Postfix connects to those too. `gives_way`: its clients reconnect unasked and at no
+    cost, so theirs are the first idle connections to be closed when there is no room.
     """
 
     new_codec: Callable[[], Codec]
     encode: Callable[[Outcome], bytes]
     idle_timeout: float
+    names_map: bool = False
+    has_attributes: bool = False
+    unix_sockets: bool = False
+    gives_way: bool = False
 
 
 #: The protocols by the name that a listener says.

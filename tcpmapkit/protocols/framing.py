@@ -8,13 +8,25 @@ hold; the work is linear in the bytes fed, however they are cut up.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, Protocol, final
 
 import attrs
 
 from tcpmapkit.query import Outcome
 
-__all__ = ["MAX_KEY", "MAX_UNENDED", "TOO_LONG", "Codec", "LineBuffer", "Lookup", "ProtocolError", "Refused"]
+__all__ = [
+    "MAX_KEY",
+    "MAX_UNENDED",
+    "SILENCE",
+    "TOO_LONG",
+    "Codec",
+    "LineBuffer",
+    "Lookup",
+    "ProtocolError",
+    "Refused",
+]
 
 MAX_KEY: Final = 10_000
 """Bytes of a decoded key, on every protocol (Postfix's own limit since 3.12)."""
@@ -22,8 +34,14 @@ MAX_KEY: Final = 10_000
 MAX_UNENDED: Final = 1 << 20
 """Bytes of one request without an end after which the peer is no Postfix."""
 
+SILENCE: Final = b""
+"""The reply where a protocol has none: nothing is said, and the connection is closed."""
+
 TOO_LONG: Final = b""
 """What `LineBuffer.next_line` answers for a line over its limit (a real line holds its newline at least)."""
+
+
+_NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
 
 
 class ProtocolError(Exception):
@@ -33,10 +51,16 @@ class ProtocolError(Exception):
 @final
 @attrs.define
 class Lookup:
-    """A well-formed request: the decoded `key`, and `raw`, all its bytes as they came, its end included."""
+    """A well-formed request: the decoded `key`, and `raw`, all its bytes as they came, its end included.
+
+    `map` is the name of the map that is asked, "" where the endpoint has a single one. `attributes` are
+    those of a policy request, whose key is the listener's to make of them.
+    """
 
     key: str
     raw: bytes
+    map: str = ""
+    attributes: Mapping[str, str] = _NO_ATTRIBUTES
 
 
 @final
@@ -69,11 +93,13 @@ class Codec(Protocol):
         """
 
     def encode(self, outcome: Outcome) -> bytes:
-        """The reply to one request; `reply_too_long`, the very object, when Postfix would not read it."""
+        """The reply to one request; `reply_too_long`, the very object, when Postfix would not read it;
+        `SILENCE` where the protocol has no reply for such an outcome."""
 
     @property
     def reply_too_long(self) -> bytes:
-        """What is answered, as a temporary failure, in place of a reply over the protocol's limit."""
+        """What is answered in place of a reply over the protocol's limit: a temporary failure, or
+        `SILENCE`."""
 
 
 class LineBuffer:
