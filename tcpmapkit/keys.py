@@ -1,7 +1,7 @@
 """Keys: folding, splitting, quoting, special keys. Pure functions on str.
 
 Sources: Postfix's split_addr(3), quote_822_local(3), ADDRESS_CLASS_README and postconf(5),
-``recipient_delimiter``.
+``recipient_delimiter``; UTS #46 for the two forms of a domain.
 """
 
 from __future__ import annotations
@@ -9,17 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 from tcpmapkit.query import Address
 
 __all__ = [
     "SPECIAL_KEYS",
+    "convert_domain",
     "fold",
     "host_or_domain",
+    "quote_address",
     "quote_localpart",
     "split_address",
     "split_extension",
     "splitter",
+    "unquote_address",
     "unquote_localpart",
 ]
 
@@ -59,6 +63,41 @@ def quote_localpart(local: str) -> str:
     return '"' + re.sub(r'(["\\\r])', r"\\\1", local) + '"'
 
 
+def _after_route(address: str) -> int:
+    """Where the localpart begins: behind the colon of a source route, ``@a:joe@example.org``."""
+    return address.find(":") + 1 if address.startswith("@") else 0
+
+
+def quote_address(address: str, bare: bool = False) -> str:
+    """An unquoted address in the quoted form that Postfix asks for; as quote_822_local(3).
+
+    `bare`: all of it is localpart, whatever ``@`` there is in it.
+    """
+    start = _after_route(address)
+    end = address.rfind("@", start)
+    if bare or end < 0:
+        end = len(address)
+    return address[:start] + quote_localpart(address[start:end]) + address[end:]
+
+
+def unquote_address(key: str) -> str:
+    """The unquoted form of an address that came in either form.
+
+    Postfix asks a table for the form that `quote_address` makes, then for the address unquoted, where
+    quotes and backslashes are text: it sends ``"joe\\""@example.org``, then ``joe"@example.org``, and
+    the second is not joe's. So a key is unquoted only when quoting it again gives the key.
+    """
+    if '"' not in key:
+        return key
+    start = _after_route(key)
+    end = key.rfind("@", start)
+    if end < 0:
+        end = len(key)
+    quoted = key[start:end]
+    local = unquote_localpart(quoted)
+    return key[:start] + local + key[end:] if quote_localpart(local) == quoted else key
+
+
 def split_extension(local: str, delimiters: str) -> tuple[str, str | None]:
     """An unquoted localpart as user and extension, at the first of `delimiters`; as split_addr(3).
 
@@ -79,10 +118,9 @@ def split_extension(local: str, delimiters: str) -> tuple[str, str | None]:
 
 def split_address(key: str, delimiters: str = "+") -> Address:
     """The parts of a key, unquoted; the domain is what follows the last ``@``."""
-    local, at, domain = key.rpartition("@")
+    local, at, domain = unquote_address(key).rpartition("@")
     if not at:
-        local = key
-    local = unquote_localpart(local)
+        local = domain
     user, extension = split_extension(local, delimiters)
     return Address(local, user, extension, domain if at else None)
 
@@ -102,3 +140,47 @@ def host_or_domain(key: str, bare_is_domain: bool = False) -> str | None:
     if at:
         return fold(domain)
     return fold(key.removeprefix(".")) if bare_is_domain else None
+
+
+# Every dot that UTS #46 takes for the one between two labels.
+_DOT = re.compile("([.\u3002\uff0e\uff61])")
+
+#: The longest host name, in bytes (RFC 1035; Postfix's VALID_HOSTNAME_LEN).
+MAX_HOST_NAME = 255
+
+
+def convert_domain(key: str, form: Literal["alabel", "ulabel"], bare_is_domain: bool = True) -> str:
+    """The key with its domain in A-labels (``xn--...``) or U-labels (UTS #46, as Postfix does it).
+
+    `key` is an address, a host name, ``.parent`` or ``@domain``. A special key, an address literal, a
+    network address and a domain that has no such form are left as they are, and so is a key without
+    ``@`` unless `bare_is_domain`. To be done before folding, which makes ``ss`` of a ``ß``.
+    """
+    local, at, domain = key.rpartition("@")
+    if len(domain) > MAX_HOST_NAME or not (at or bare_is_domain):
+        return key
+    if domain.isascii() and (form == "alabel" or "xn--" not in domain.lower()):
+        return key
+    try:
+        converted = "".join(map(_to_alabel if form == "alabel" else _to_ulabel, _DOT.split(domain)))
+    except UnicodeError:
+        return key
+    return local + at + converted
+
+
+def _to_alabel(label: str) -> str:
+    if label.isascii():
+        return label
+    if _DOT.fullmatch(label):
+        return "."
+    import idna
+
+    return idna.encode(label, uts46=True).decode()
+
+
+def _to_ulabel(label: str) -> str:
+    if label[:4].lower() != "xn--":
+        return "." if _DOT.fullmatch(label) else label
+    import idna
+
+    return idna.decode(label)

@@ -21,7 +21,7 @@ LAYERS = """
     query errors option
     resolver protocols
     keys hookspecs markers seldom threads
-    template search
+    template rewriting search
     step
     chain
     cache ready flight plugin_sources plugins
