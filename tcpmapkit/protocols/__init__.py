@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import attrs
 
-from tcpmapkit.protocols import tcp_table
+from tcpmapkit.protocols import policy, socketmap, tcp_table
 from tcpmapkit.protocols.framing import Codec
 from tcpmapkit.query import Outcome
 
@@ -36,5 +36,18 @@ class ServedProtocol:
 
 #: The protocols by the name that a listener says.
 PROTOCOLS: Mapping[str, ServedProtocol] = MappingProxyType(
-    {"tcp_table": ServedProtocol(tcp_table.TcpTableCodec, tcp_table.encode, idle_timeout=3600.0)}
+    {
+        "tcp_table": ServedProtocol(tcp_table.TcpTableCodec, tcp_table.encode, idle_timeout=3600.0),
+        "socketmap": ServedProtocol(
+            socketmap.SocketmapCodec,
+            socketmap.encode,
+            idle_timeout=120.0,
+            names_map=True,
+            unix_sockets=True,
+            gives_way=True,
+        ),
+        "policy": ServedProtocol(
+            policy.PolicyCodec, policy.encode, idle_timeout=1100.0, has_attributes=True, unix_sockets=True
+        ),
+    }
 )

@@ -14,7 +14,15 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from tcpmapkit.protocols.framing import MAX_KEY, TOO_LONG, LineBuffer, Lookup, ProtocolError, Refused
+from tcpmapkit.protocols.framing import (
+    MAX_KEY,
+    TOO_LONG,
+    LineBuffer,
+    Lookup,
+    ProtocolError,
+    Refused,
+    reason_sent,
+)
 from tcpmapkit.query import Found, NotFound, Outcome, PermFail, TempFail
 
 __all__ = [
@@ -35,9 +43,6 @@ MAX_REQUEST: Final = 30_005
 
 MAX_REPLY: Final = 4096
 """Bytes of a reply with its newline (DICT_TCP_MAXLEN)."""
-
-MAX_REASON: Final = 200
-"""Characters of a reason that are sent: it is for one line of the mail log."""
 
 _UNQUOTED = re.compile(r"[!-$&-~]*").fullmatch
 _QUOTED = tuple(
@@ -131,7 +136,7 @@ def encode(outcome: Outcome) -> bytes:
             return _NOT_FOUND
         case TempFail(reason) | PermFail(reason):
             # Both are 400: for Postfix a 5xx is "no such key", which an error must never become.
-            return _reply(b"400", reason[:MAX_REASON] or "lookup failed")
+            return _reply(b"400", reason_sent(reason))
     raise TypeError(f"not an outcome: {type(outcome).__name__}")
 
 
