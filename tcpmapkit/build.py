@@ -7,7 +7,7 @@ so that all of them are told at once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from tcpmapkit import keys
@@ -17,11 +17,12 @@ from tcpmapkit.cache import CacheOptions
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.maps import Generation, Map
 from tcpmapkit.plugins import Plugins
+from tcpmapkit.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
-    from tcpmapkit.config import Config, MapConfig
+    from tcpmapkit.config import Config, ListenerConfig, MapConfig
 
-__all__ = ["build_maps"]
+__all__ = ["build_maps", "served_maps"]
 
 Path = tuple[str | int, ...]
 
@@ -42,16 +43,33 @@ def build_maps(
     for name in config.maps:
         builder.map(name, ())
     for listener in config.listeners:
-        served = builder.built.maps.get(listener.map)
-        if served is not None and served.current.attributes != ():
-            builder.errors.append(
-                ConfigError(
-                    f"map {served.name} reads attributes of a policy request, which a "
-                    f"{listener.protocol} request has not",
-                    path=(*listener.path, "map"),
-                )
-            )
+        if not PROTOCOLS[listener.protocol].has_attributes:
+            builder.errors += _unanswerable(listener, builder.built.maps)
     return builder.built, builder.errors
+
+
+def served_maps(listener: ListenerConfig, maps: Mapping[str, Map]) -> tuple[str, ...]:
+    """The names of the maps that a listener serves; where it names none, of all that can be."""
+    if listener.map is not None:
+        return (listener.map,)
+    if listener.maps is not None:
+        return listener.maps
+    return tuple(name for name, map in maps.items() if not _reads_attributes(map))
+
+
+def _reads_attributes(map: Map) -> bool:
+    return map.current.attributes != ()
+
+
+def _unanswerable(listener: ListenerConfig, maps: Mapping[str, Map]) -> Iterable[ConfigError]:
+    """What is wrong with maps that read what this listener's requests have not."""
+    for index, name in enumerate(served_maps(listener, maps)):
+        if name in maps and _reads_attributes(maps[name]):
+            yield ConfigError(
+                f"map {name} reads attributes of a policy request, which a "
+                f"{listener.protocol} request has not",
+                path=(*listener.path, "map") if listener.map is not None else (*listener.path, "maps", index),
+            )
 
 
 class _Builder:
@@ -123,4 +141,9 @@ class _Builder:
                     )
                 )
             return None
-        return config.cache
+        served = any(
+            listener.map == config.name and PROTOCOLS[listener.protocol].has_attributes
+            for listener in self.config.listeners
+        )
+        # A policy's requests seldom come twice, and what it answers may be about the moment.
+        return None if served and not config.cache_written else config.cache

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from tcpmapkit.cache import Answer
-from tcpmapkit.protocols.framing import Lookup, ProtocolError, Refused
+from tcpmapkit.protocols.framing import SILENCE, Lookup, ProtocolError, Refused
 from tcpmapkit.service import Service
 
 __all__ = ["MAX_HELD", "MAX_PER_TURN", "Connection"]
@@ -97,8 +97,7 @@ class Connection(asyncio.Protocol):
                 self._pump()
 
     def eof_received(self) -> bool:
-        self._ended = True
-        self._clear = False
+        self._end()
         # False lets the transport close; until then what was asked before the end is answered.
         return self._held_back
 
@@ -134,8 +133,7 @@ class Connection(asyncio.Protocol):
             return
         if not self._ended:
             self._pause_reading()
-            self._ended = True
-            self._clear = False
+            self._end()
         if not self._held_back:
             self._transport.close()
 
@@ -177,6 +175,10 @@ class Connection(asyncio.Protocol):
                 reply = self._answer(request, sought)
                 if reply is None:
                     break
+                if reply is SILENCE:
+                    self._end()
+                    drained = True
+                    break
                 replies.append(reply)
                 if codec.between_requests:
                     drained = True
@@ -193,8 +195,8 @@ class Connection(asyncio.Protocol):
                 self._schedule()
         except ProtocolError as error:
             _log.info("%s: %s from %s, closing", self.service.name, error, self.peer)
-            self._ended = drained = True
-            self._clear = False
+            self._end()
+            drained = True
         if replies:
             self._send(replies)
         if drained and self._ended:
@@ -215,10 +217,9 @@ class Connection(asyncio.Protocol):
                 if reply is not None:
                     service.counters.ready += 1
                     return reply
-            query = service.map.query(request.key, service.protocol)
-            answer = service.map.ask(query, partial(self._answered, request))
+            answer = service.ask(request, partial(self._answered, request))
             if answer is not None:
-                return service.reply_to(answer, request.raw, self._codec)
+                return service.reply_to(answer, request, self._codec)
         except Exception as error:
             return service.reply_to_bug(error, self._codec)
         self._waiting = request
@@ -230,14 +231,23 @@ class Connection(asyncio.Protocol):
             return
         self._waiting = None
         try:
-            reply = self.service.reply_to(answer, request.raw, self._codec)
+            reply = self.service.reply_to(answer, request, self._codec)
         except Exception as error:
             reply = self.service.reply_to_bug(error, self._codec)
+        if reply is SILENCE:
+            self._end()
+            self._transport.close()
+            return
         self._send([reply])
         if self._ended or self._codec.buffered_bytes:
             # Not here: this may be in the midst of the map's answering others.
             self._schedule()
         self._settle()
+
+    def _end(self) -> None:
+        """No request that comes is answered any more."""
+        self._ended = True
+        self._clear = False
 
     def _send(self, replies: list[bytes]) -> None:
         self._write(replies[0] if len(replies) == 1 else b"".join(replies))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from sys import getsizeof
 from typing import Final, Protocol
 
@@ -23,8 +23,11 @@ _REPLY: Final = 260
 
 
 class AnswersKeptReady(Protocol):
-    """What ready replies need to know of their map: its generation now, the marks of its cache's
+    """What ready replies need to know of a map: its name, its generation now, the marks of its cache's
     entries (always the same object), and the two sizes in bytes (0: nothing is kept)."""
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def generation(self) -> int: ...
@@ -47,17 +50,26 @@ class _Budget:
         self.queue: deque[tuple[bytes, int]] = deque()
 
 
-class ReadyReplies:
-    """The ready replies of one listener for one map. `clock` gives seconds."""
+class _OfMap:
+    """What the replies of one map share: the map, its marks, what they may cost."""
 
-    def __init__(self, map: AnswersKeptReady, clock: Callable[[], float] = time.monotonic) -> None:
-        self._map = map
-        self._used = map.used
-        self._clock = clock
-        self._replies: dict[bytes, tuple[bytes, float, int, int, bool]] = {}
+    __slots__ = ("found", "map", "missing", "used")
+
+    def __init__(self, map: AnswersKeptReady) -> None:
+        self.map = map
+        self.used = map.used
         found, missing = map.ready_sizes
-        self._found = _Budget(found)
-        self._missing = _Budget(missing)
+        self.found = _Budget(found)
+        self.missing = _Budget(missing)
+
+
+class ReadyReplies:
+    """The ready replies of one listener, for the maps that it serves. `clock` gives seconds."""
+
+    def __init__(self, maps: Iterable[AnswersKeptReady], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._replies: dict[bytes, tuple[bytes, float, int, int, bool, _OfMap]] = {}
+        self._maps = {map.name: _OfMap(map) for map in maps}
 
     def __len__(self) -> int:
         return len(self._replies)
@@ -65,27 +77,29 @@ class ReadyReplies:
     @property
     def size(self) -> int:
         """Bytes held."""
-        return self._found.size + self._missing.size
+        return sum(one.found.size + one.missing.size for one in self._maps.values())
 
     def find(self, raw: bytes) -> bytes | None:
         """The reply to exactly this request, if one is ready and still holds."""
         ready = self._replies.get(raw)
-        if ready is None or ready[1] <= self._clock() or ready[2] != self._map.generation:
+        if ready is None or ready[1] <= self._clock() or ready[2] != ready[5].map.generation:
             return None
-        self._used[ready[3]] = 1
+        ready[5].used[ready[3]] = 1
         return ready[0]
 
-    def keep(self, raw: bytes, reply: bytes, answer: Answer) -> None:
-        """Keep the reply that `answer` gave, when its answer may be kept (`Answer.expires`)."""
+    def keep(self, name: str, raw: bytes, reply: bytes, answer: Answer) -> None:
+        """Keep the reply that `answer` of the map of that name gave, when it may be kept
+        (`Answer.expires`)."""
         if answer.expires <= 0.0:
             return
         found = type(answer.outcome) is Found
-        budget = self._found if found else self._missing
+        whose = self._maps[name]
+        budget = whose.found if found else whose.missing
         cost = _REPLY + getsizeof(raw) + getsizeof(reply)
         if cost > budget.limit:
             return
         known = self._replies.get(raw)
-        self._replies[raw] = (reply, answer.expires, answer.generation, answer.mark, found)
+        self._replies[raw] = (reply, answer.expires, answer.generation, answer.mark, found, whose)
         if known is not None and known[4] is found and len(known[0]) >= len(reply):
             return  # it has its place in the queue, and that was paid for
         budget.queue.append((raw, cost))

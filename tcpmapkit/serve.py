@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from tcpmapkit.build import served_maps
 from tcpmapkit.process import find_identity
 from tcpmapkit.server import Server
 
@@ -66,7 +67,10 @@ async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> No
         loop.add_signal_handler(number, stop, number)
     config = site.config.server
     find_identity(config.user, config.group)  # told before a large table is loaded
-    listeners = [(listener, site.maps.maps[listener.map]) for listener in site.config.listeners]
+    maps = site.maps.maps
+    listeners = [
+        (listener, [maps[name] for name in served_maps(listener, maps)]) for listener in site.config.listeners
+    ]
     server = Server(config, listeners)
     started = False
     try:

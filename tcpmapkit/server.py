@@ -11,16 +11,15 @@ import heapq
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from tcpmapkit.connection import Connection
 from tcpmapkit.listener import BACKLOG, Listener, is_waiting
+from tcpmapkit.listener_service import new_service
 from tcpmapkit.process import drop_privileges, limit_connections
-from tcpmapkit.protocols import PROTOCOLS
-from tcpmapkit.ready import ReadyReplies
 from tcpmapkit.seldom import Seldom
-from tcpmapkit.service import Counters, Service
+from tcpmapkit.service import Counters
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig, ServerConfig
@@ -47,12 +46,12 @@ _log = logging.getLogger(__name__)
 
 
 class Server:
-    """Serves each listener's map. `clock` gives seconds."""
+    """Serves each listener's maps. `clock` gives seconds."""
 
     def __init__(
         self,
         config: ServerConfig,
-        listeners: Iterable[tuple[ListenerConfig, Map]],
+        listeners: Iterable[tuple[ListenerConfig, Sequence[Map]]],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -69,23 +68,10 @@ class Server:
         self._accepting = False
         self._stopping = False
         self._said = Seldom()
-        self.listeners = [self._listener(listener, map) for listener, map in listeners]
+        self.listeners = [self._listener(listener, maps) for listener, maps in listeners]
 
-    def _listener(self, config: ListenerConfig, map: Map) -> Listener:
-        protocol = PROTOCOLS[config.protocol]
-        ready = ReadyReplies(map, self._clock)
-        service = Service(
-            name=str(config.endpoint),
-            protocol=config.protocol,
-            map=map,
-            find=ready.find,
-            keep=ready.keep,
-            new_codec=protocol.new_codec,
-            idle_timeout=protocol.idle_timeout,
-            clock=self._clock,
-            opened=self._opened,
-            closed=self._closed,
-        )
+    def _listener(self, config: ListenerConfig, maps: Sequence[Map]) -> Listener:
+        service = new_service(config, maps, self._clock, self._opened, self._closed)
         return Listener(config.endpoint, config.allow, service)
 
     @property
@@ -209,7 +195,7 @@ class Server:
                 longest.finish()
 
     def _longest_idle(self) -> Connection | None:
-        """The connection to make room, last in `_idle`; socketmap first, whose clients reconnect unasked."""
+        """The connection to make room, last in `_idle`; first those whose clients reconnect unasked."""
         latest = self._clock() - IDLE_ENOUGH
         for again in (True, False):
             while self._idle:
@@ -222,7 +208,7 @@ class Server:
                     _PICKED,
                     (connection for connection in self._connections if self._is_idle(connection, latest)),
                     key=lambda connection: (
-                        connection.service.protocol != "socketmap",
+                        not connection.service.gives_way,
                         connection.last_active,
                     ),
                 )[::-1]

@@ -1,16 +1,16 @@
-"""What the connections of one listener share: its map, its ready replies, its counters."""
+"""What the connections of one listener share: its maps, its ready replies, its counters."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
 from tcpmapkit.cache import Answer
-from tcpmapkit.protocols.framing import Codec
-from tcpmapkit.query import Found, NotFound, PermFail, Query
+from tcpmapkit.protocols.framing import Codec, Lookup
+from tcpmapkit.query import Found, NotFound, Outcome, PermFail, Query
 from tcpmapkit.seldom import Seldom
 from tcpmapkit.step import INTERNAL_ERROR
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tcpmapkit.connection import Connection
 
 __all__ = ["Counters", "ServedMap", "Service"]
+
+_UNKNOWN_MAP: Final = PermFail("unknown map")
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ class ServedMap(Protocol):
     @property
     def name(self) -> str: ...
 
-    def query(self, key: str, protocol: str = "") -> Query: ...
+    def query(self, key: str, protocol: str = "", attributes: Mapping[str, str] | None = None) -> Query: ...
 
     def ask(self, query: Query, answered: Callable[[Answer], None]) -> Answer | None: ...
 
@@ -64,28 +66,43 @@ class Counters:
 class Service:
     """What the connections of one listener share.
 
-    `find` and `keep` are those of its ready replies; `opened` and `closed` are told of each
-    connection; `clock` gives seconds, `idle_timeout` is in seconds.
+    `maps` has the maps by the name that a request gives, "" where it gives none; `find` and `keep`
+    are those of its ready replies; `opened` and `closed` are told of each connection; `clock` gives
+    seconds, `idle_timeout` is in seconds; `gives_way` as `ServedProtocol` has it.
     """
 
     name: str
     protocol: str
-    map: ServedMap
+    maps: Mapping[str, ServedMap]
     find: Callable[[bytes], bytes | None]
-    keep: Callable[[bytes, bytes, Answer], None]
+    keep: Callable[[str, bytes, bytes, Answer], None]
     new_codec: Callable[[], Codec]
     idle_timeout: float
     clock: Callable[[], float]
     opened: Callable[[Connection], None]
     closed: Callable[[Connection], None]
+    gives_way: bool = False
     counters: Counters = attrs.Factory(Counters)
     said: Seldom = attrs.Factory(Seldom)
 
-    def reply_to(self, answer: Answer, raw: bytes, codec: Codec) -> bytes:
+    def ask(self, request: Lookup, answered: Callable[[Answer], None]) -> Answer | None:
+        """The answer at once; or None, and `answered` is called with it later, as `ServedMap.ask` does."""
+        asked = self.maps.get(request.map)
+        if asked is None:
+            known = ", ".join(self.maps)
+            self._say("unknown", logging.WARNING, "asked for map %r, which is none of %s", request.map, known)
+            return Answer(_UNKNOWN_MAP)
+        return asked.ask(asked.query(request.key, self.protocol), answered)
+
+    def encode(self, outcome: Outcome, codec: Codec) -> bytes:
+        """The reply that tells `outcome`."""
+        return codec.encode(outcome)
+
+    def reply_to(self, answer: Answer, request: Lookup, codec: Codec) -> bytes:
         """The reply that tells `answer`, kept ready for the same request where that is allowed."""
         counters = self.counters
         outcome = answer.outcome
-        reply = codec.encode(outcome)
+        reply = self.encode(outcome, codec)
         if type(outcome) is Found:
             counters.found += 1
             if reply is codec.reply_too_long:
@@ -94,13 +111,13 @@ class Service:
                     "too long",
                     logging.WARNING,
                     "map %s: a value found is too long for a reply",
-                    self.map.name,
+                    self.maps[request.map].name,
                 )
                 return reply
-            self.keep(raw, reply, answer)
+            self.keep(self.maps[request.map].name, request.raw, reply, answer)
         elif type(outcome) is NotFound:
             counters.not_found += 1
-            self.keep(raw, reply, answer)
+            self.keep(self.maps[request.map].name, request.raw, reply, answer)
         elif type(outcome) is PermFail:
             counters.permanent += 1
         else:
@@ -114,11 +131,10 @@ class Service:
         self._say(
             type(error).__qualname__,
             logging.ERROR,
-            "map %s: a lookup raised, which is a bug of ours",
-            self.map.name,
+            "a lookup raised, which is a bug of ours",
             exc_info=error,
         )
-        return codec.encode(INTERNAL_ERROR)
+        return self.encode(INTERNAL_ERROR, codec)
 
     def _say(
         self, subject: str, level: int, text: str, *args: object, exc_info: Exception | None = None

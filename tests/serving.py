@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -33,8 +33,8 @@ class HeldMap:
         self.used = bytearray(1)
         self.expires = 0.0
 
-    def query(self, key: str, protocol: str = "") -> Query:
-        return Query(key, self.name, protocol)
+    def query(self, key: str, protocol: str = "", attributes: Mapping[str, str] | None = None) -> Query:
+        return Query(key, self.name, protocol, attributes or {})
 
     def ask(self, query: Query, answered: Callable[[Answer], None]) -> Answer | None:
         self.asked.append(query.key)
@@ -102,7 +102,7 @@ class Replies:
     def find(self, raw: bytes) -> bytes | None:
         return self.kept.get(raw)
 
-    def keep(self, raw: bytes, reply: bytes, answer: Answer) -> None:
+    def keep(self, name: str, raw: bytes, reply: bytes, answer: Answer) -> None:
         if answer.expires:
             self.kept[raw] = reply
 
@@ -114,7 +114,7 @@ def make_service(map: Any, clock: Callable[[], float]) -> tuple[Service, Replies
     service = Service(
         name="inet:127.0.0.1:4242",
         protocol="tcp_table",
-        map=map,
+        maps={"": map},
         find=replies.find,
         keep=replies.keep,
         new_codec=TcpTableCodec,
@@ -137,7 +137,7 @@ def make_server(
     """A server with a listener for each map, by default on ports of the system's choosing."""
     endpoints = [Endpoint("inet", host, port) for port in ports or [0] * len(maps)]
     listeners = [
-        (ListenerConfig("tcp_table", endpoint, map.name, allow), map)
+        (ListenerConfig("tcp_table", endpoint, map.name, allow), [map])
         for endpoint, map in zip(endpoints, maps, strict=True)
     ]
     return Server(ServerConfig(**options), listeners, clock=clock)

@@ -487,7 +487,7 @@ class Listener:
 
     def __init__(self, map: Map, clock: FakeClock) -> None:
         self.map = map
-        self.ready = ReadyReplies(map, clock)
+        self.ready = ReadyReplies([map], clock)
 
     def get(self, key: str) -> str:
         raw = key.encode()
@@ -496,7 +496,7 @@ class Listener:
             return "ready"
         answer = self.map.ask(self.map.query(key), lambda answer: None)
         assert answer is not None
-        self.ready.keep(raw, reply(answer), answer)
+        self.ready.keep(self.map.name, raw, reply(answer), answer)
         return answer.resolver or "chain"
 
 
@@ -566,7 +566,7 @@ def test_an_answer_of_an_older_generation_is_not_kept_ready() -> None:
     old = replace(map, inline(Found("new"), name="new"))
     answer = map.ask(map.query("k"), lambda answer: None, old)
     assert answer is not None
-    listener.ready.keep(b"k", b"old", answer)
+    listener.ready.keep(map.name, b"k", b"old", answer)
     assert listener.get("k") == "new"
 
 

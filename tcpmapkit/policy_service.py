@@ -1,0 +1,61 @@
+"""What the connections of a policy listener share: how a request becomes a key, what a failure becomes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import attrs
+
+from tcpmapkit.cache import Answer
+from tcpmapkit.protocols.framing import MAX_KEY, Codec, Lookup
+from tcpmapkit.query import Found, NotFound, Outcome, Query, TempFail
+from tcpmapkit.service import Service
+from tcpmapkit.template import Template
+
+__all__ = ["PolicyService", "policy_key"]
+
+_KEY_TOO_LONG: Final = TempFail("key too long")
+
+
+def policy_key(template: Template, attributes: Mapping[str, str]) -> str:
+    """What a listener's ``key`` makes of a request; an attribute that is absent or empty is empty text."""
+    question = Query("", attributes=attributes)
+    return "".join(text or "" for _, text in template.texts(question))
+
+
+@attrs.define(eq=False, kw_only=True)
+class PolicyService(Service):
+    """A `Service` of the requests of smtpd(8).
+
+    `key` makes the key of a request; `default_action` is told when a lookup fails, None for nothing;
+    `stage` is the ``protocol_state`` that requests should come from, None for any. Nothing is kept
+    ready: a request is never the same twice.
+    """
+
+    key: Template
+    default_action: Found | None = None
+    stage: str | None = None
+
+    def ask(self, request: Lookup, answered: Callable[[Answer], None]) -> Answer | None:
+        """As `Service.ask`, with the key that the listener makes."""
+        attributes = request.attributes
+        stage = attributes.get("protocol_state")
+        if self.stage is not None and stage != self.stage:
+            text = "asked at stage %s, and meant for %s: see the smtpd_*_restrictions in main.cf"
+            self._say(f"stage {stage}"[:40], logging.WARNING, text, stage or "?", self.stage)
+        key = policy_key(self.key, attributes)
+        if len(key) > MAX_KEY or len(key.encode()) > MAX_KEY:
+            return Answer(_KEY_TOO_LONG)
+        asked = self.maps[""]
+        return asked.ask(asked.query(key, self.protocol, attributes), answered)
+
+    def encode(self, outcome: Outcome, codec: Codec) -> bytes:
+        """The action; of a failure, which Postfix cannot be told, the default action or silence."""
+        if not isinstance(outcome, Found | NotFound):
+            map = self.maps[""].name
+            self._say("failed", logging.WARNING, "map %s: a lookup failed: %s", map, outcome.reason)
+            if self.default_action is not None:
+                outcome = self.default_action
+        return codec.encode(outcome)
