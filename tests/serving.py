@@ -137,7 +137,7 @@ def make_server(
     """A server with a listener for each map, by default on ports of the system's choosing."""
     endpoints = [Endpoint("inet", host, port) for port in ports or [0] * len(maps)]
     listeners = [
-        (ListenerConfig("tcp_table", endpoint, map.name, allow), [map])
+        (ListenerConfig("tcp_table", endpoint, map.name, allow=allow), [map])
         for endpoint, map in zip(endpoints, maps, strict=True)
     ]
     return Server(ServerConfig(**options), listeners, clock=clock)
