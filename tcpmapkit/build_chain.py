@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 
 from tcpmapkit import keys
-from tcpmapkit.binding import BoundOption, bind
+from tcpmapkit.binding import Binding, Path
 from tcpmapkit.built_maps import BuiltMaps, BuiltResolver
 from tcpmapkit.chain import InlineChain, WaitingChain, compile_chain
+from tcpmapkit.config.mistakes import closest
 from tcpmapkit.config.options import type_options
-from tcpmapkit.errors import ConfigError, ConfigErrors, under
+from tcpmapkit.errors import ConfigError, ConfigErrors, format_path, under
 from tcpmapkit.map_reference import refer_to
 from tcpmapkit.markers import refuse_marked_resolver
 from tcpmapkit.plugins import Plugins, ResolverType, order_steps
+from tcpmapkit.protocols.policy import ATTRIBUTES
 from tcpmapkit.query import TempFail
 from tcpmapkit.resolver import Context
 from tcpmapkit.step import InlineStep, OnError, WaitingStep
@@ -56,10 +58,17 @@ class Traits:
         return cls(all(one.folded for one in every), all(one.in_memory for one in every), attributes)
 
     @classmethod
-    def of_type(cls, resolver_type: ResolverType) -> Traits:
-        """As the type was registered."""
-        attributes = None if "*" in resolver_type.attributes else resolver_type.attributes
-        return cls(resolver_type.folded, resolver_type.in_memory, attributes)
+    def of_step(cls, resolver_type: ResolverType, inner: list[Traits], read: Iterable[str]) -> Traits:
+        """As the type was registered, or as its `inner` chains and maps are; it reads what these read,
+        what the type was registered for, and `read`, what its templates and options name."""
+        every = cls.of_all(inner)
+        own = resolver_type
+        attributes = None
+        if every.attributes is not None and "*" not in own.attributes:
+            attributes = every.attributes.union(own.attributes, read)
+        if inner:
+            return cls(every.folded, every.in_memory, attributes)
+        return cls(own.folded, own.in_memory, attributes)
 
 
 class _Offline:
@@ -112,7 +121,8 @@ class ChainBuilder:
         inner: list[Traits] = []
         try:
             name = self._name(config)
-            options = self._options(config, resolver_type, inner)
+            binding = self._binding(config, inner)
+            options = _options(config, resolver_type, binding)
             key = _template(config, "key", VARIABLES, "{key}")
             result = _template(config, "result", (*VARIABLES, "value"), "{value}")
             resolver = _make(resolver_type, options)
@@ -122,7 +132,8 @@ class ChainBuilder:
         away = self.assembly.offline and not inner and inspect.iscoroutinefunction(resolver.resolve)
         if away:
             resolver = _Offline()
-        traits = Traits.of_all(inner) if inner else Traits.of_type(resolver_type)
+        read = binding.attributes.union(*(one.attributes for one in (key, result) if one is not None))
+        traits = Traits.of_step(resolver_type, inner, read)
         fold = keys.fold if self.config.fold and traits.folded else None
         special_keys = config.special_keys
         if special_keys is None:
@@ -159,7 +170,9 @@ class ChainBuilder:
             fold=fold or str,
             open_http=self.assembly.built.http.session,
         )
-        self.assembly.built.resolvers.append(BuiltResolver(resolver, context, config.path, pool))
+        self.assembly.built.resolvers.append(
+            BuiltResolver(resolver, context, config.path, pool, _unknown_attributes(config, binding))
+        )
         return step, traits
 
     def _name(self, config: StepConfig) -> str:
@@ -176,10 +189,8 @@ class ChainBuilder:
         self.names.add(name)
         return name
 
-    def _options(
-        self, config: StepConfig, resolver_type: ResolverType, inner: list[Traits]
-    ) -> dict[str, Any]:
-        """The options as the factory takes them: templates compiled, chains and maps built."""
+    def _binding(self, config: StepConfig, inner: list[Traits]) -> Binding:
+        """What makes the values of the step's options; `inner` gets what its chains and maps are like."""
 
         def chain(steps: tuple[StepConfig, ...], on_error: str | None) -> Any:
             group = self.group(steps, on_error or "fail")  # type: ignore[arg-type]
@@ -188,8 +199,8 @@ class ChainBuilder:
             inner.append(group.traits)
             return group.chain
 
-        def other_map(name: str, option: str) -> Any:
-            found = self.assembly.map(name, (*config.path, option))
+        def other_map(name: str, path: Path) -> Any:
+            found = self.assembly.map(name, (*config.path, *path))
             if found is None:
                 raise ConfigErrors([])
             current = found.current
@@ -198,22 +209,37 @@ class ChainBuilder:
             self.assembly.built.references.setdefault(self.config.name, set()).add(name)
             return refer_to(found)
 
-        bound: dict[str, Any] = {}
-        errors: list[ConfigError] = []
-        for option in type_options(resolver_type):
-            name = option.name
-            value = config.options.get(name, option.default)
-            if value is attrs.NOTHING or isinstance(value, attrs.Factory):  # type: ignore[arg-type]
-                continue
-            try:
-                bound[name] = bind(option.annotation, value, BoundOption(name, VARIABLES, chain, other_map))
-            except ConfigError as error:
-                errors.extend(under(error, name))
-                if isinstance(error, ConfigErrors) and not error.errors:
-                    errors.append(error)
-        if errors:
-            raise ConfigErrors(errors)
-        return bound
+        return Binding(VARIABLES, chain, other_map)
+
+
+def _options(config: StepConfig, resolver_type: ResolverType, binding: Binding) -> dict[str, Any]:
+    """The options as the factory takes them. Raises `ConfigErrors`, empty when all is told already."""
+    bound: dict[str, Any] = {}
+    errors: list[ConfigError] = []
+    for option in type_options(resolver_type):
+        value = config.options.get(option.name, option.default)
+        if isinstance(value, attrs.Factory) and not value.takes_self:  # type: ignore[arg-type]
+            value = value.factory()
+        if value is attrs.NOTHING or isinstance(value, attrs.Factory):  # type: ignore[arg-type]
+            continue
+        try:
+            bound[option.name] = binding.bind(option.annotation, value, (option.name,))
+        except ConfigError as error:
+            errors.append(error)
+    if errors:
+        raise ConfigErrors(errors)
+    return bound
+
+
+def _unknown_attributes(config: StepConfig, binding: Binding) -> tuple[str, ...]:
+    """A warning for each attribute named that Postfix, as known here, does not send."""
+    warnings = []
+    for path, name in binding.named:
+        if name not in ATTRIBUTES:
+            hint = closest(name, ATTRIBUTES)
+            where = format_path((*config.path, *path))
+            warnings.append(f"{where}: Postfix sends no attribute {name!r}{f' ({hint})' if hint else ''}")
+    return tuple(warnings)
 
 
 def _template(config: StepConfig, option: str, variables: tuple[str, ...], default: str) -> Template | None:

@@ -25,12 +25,14 @@ _STOP_TIME: Final = 5.0
 
 @attrs.define(eq=False)
 class BuiltResolver:
-    """A resolver object with what it needs to be started and to be found in an error."""
+    """A resolver object with what it needs to be started and to be found in an error; `warnings` are
+    logged when it is."""
 
     resolver: Any
     context: Context
     path: tuple[str | int, ...]
     pool: SmallPool | None
+    warnings: tuple[str, ...] = ()
 
 
 class BuiltMaps:
@@ -95,6 +97,8 @@ class BuiltMaps:
 
 
 async def _start(one: BuiltResolver) -> None:
+    for warning in one.warnings:
+        one.context.logger.warning("%s", warning)
     start = getattr(one.resolver, "start", None)
     if start is not None:
         try:

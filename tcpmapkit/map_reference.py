@@ -1,13 +1,22 @@
-"""A map as a step of another map's chain sees it: a `tcpmapkit.Map`."""
+"""A map as a step of another map's chain sees it, and its complement: each a `tcpmapkit.Map`."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import attrs
 
 from tcpmapkit.maps import Generation, Map
-from tcpmapkit.query import Miss, NotFound, Outcome, Query
+from tcpmapkit.query import Found, Miss, NotFound, Outcome, Query
 
-__all__ = ["InlineMap", "WaitingMap", "refer_to"]
+__all__ = [
+    "InlineComplement",
+    "InlineMap",
+    "WaitingComplement",
+    "WaitingMap",
+    "complement_of",
+    "refer_to",
+]
 
 
 @attrs.define(eq=False)
@@ -52,6 +61,46 @@ class WaitingMap(_Reference):
 
 def _or_miss(outcome: Outcome) -> Outcome | Miss:
     return Miss(outcome.ttl) if isinstance(outcome, NotFound) else outcome
+
+
+@attrs.define(eq=False)
+class _Complement:
+    name: str
+    map: Any
+
+    def _other(self, outcome: Outcome | Miss | None) -> Outcome | Miss:
+        if type(outcome) is Found:
+            return NotFound(outcome.ttl)
+        if outcome is None or type(outcome) is NotFound or type(outcome) is Miss:
+            return Found(f"not in {self.name}", outcome.ttl if outcome is not None else None)
+        return outcome
+
+
+@attrs.define(eq=False)
+class InlineComplement(_Complement):
+    """A `tcpmapkit.Map` of the keys that another one has not, which answers at once."""
+
+    can_wait: bool = attrs.field(default=False, init=False)
+
+    def resolve(self, query: Query) -> Outcome | Miss:
+        """`NotFound` for a key that is found there, `Found` for any other; a failure stays one."""
+        return self._other(self.map.resolve(query))
+
+
+@attrs.define(eq=False)
+class WaitingComplement(_Complement):
+    """A `tcpmapkit.Map` of the keys that another one has not, which can wait."""
+
+    can_wait: bool = attrs.field(default=True, init=False)
+
+    async def resolve(self, query: Query) -> Outcome | Miss:
+        """As `InlineComplement.resolve`."""
+        return self._other(await self.map.resolve(query))
+
+
+def complement_of(map: Any, name: str) -> InlineComplement | WaitingComplement:
+    """The complement of a `tcpmapkit.Map` of this name."""
+    return (WaitingComplement if map.can_wait else InlineComplement)(name, map)
 
 
 def refer_to(map: Map) -> InlineMap | WaitingMap:

@@ -132,7 +132,10 @@ class Step:
         if self.key is None:
             return own
         key = self.key(own)
-        return own.with_key(key) if key is not None else None
+        if key is None:
+            return None
+        # An attribute of a request comes in the client's case.
+        return own.with_key(key if self.fold is None else self.fold(key))
 
     def _covers(self, domain: str | None) -> bool:
         assert self.domains is not None
