@@ -47,6 +47,7 @@ BUILT_IN = (
     "pipe",
     "python",
     "regex",
+    "rules",
     "sqlite",
     "static",
     "union",

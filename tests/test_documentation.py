@@ -103,7 +103,8 @@ def with_members(options: typing.Iterable[Option]) -> dict[str, Option]:
             member = get_args(inner)[0] if get_origin(inner) is tuple else inner
             array = tuple in (get_origin(inner), get_origin(option.annotation))
             if array and attrs.has(member) and member not in (StepConfig, MapTest):
-                named |= {f"{option.name}[].{one.name}": one for one in options_of(member)}
+                inner_options = with_members(options_of(member))
+                named |= {f"{option.name}[].{name}": one for name, one in inner_options.items()}
     return named
 
 

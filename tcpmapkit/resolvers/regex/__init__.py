@@ -18,7 +18,7 @@ import attrs
 
 from tcpmapkit import ConfigError, Found, PermFail, TempFail, hookimpl
 from tcpmapkit.resolvers.postfix_lines import read_settled
-from tcpmapkit.resolvers.regex.engine import Engine, MatchFailed, Pcre2, PythonRe
+from tcpmapkit.resolvers.regex.engine import MATCH_LIMIT, Engine, MatchFailed, Pcre2, PythonRe, best_engine
 from tcpmapkit.resolvers.regex.rules import (
     Condition,
     Rule,
@@ -70,7 +70,7 @@ class Regex:
         metadata={"help": "what runs the patterns: PCRE2, or Python's re for those that it runs alike"},
     )
     match_limit: int = attrs.field(
-        default=1_000_000,
+        default=MATCH_LIMIT,
         metadata={"help": "steps that PCRE2 may take over one pattern and key, 1000 to 10000000"},
     )
     gave_up: int = attrs.field(default=0, init=False)
@@ -101,12 +101,12 @@ class Regex:
     def _load_engine(self) -> Engine:
         if self.engine == "re":
             return PythonRe('engine is "re"')
+        if self.engine == "auto":
+            return best_engine(self.match_limit)
         try:
             return Pcre2(self.match_limit)
         except ImportError as error:
-            if self.engine == "pcre2":
-                raise ConfigError(f"PCRE2 cannot be used: {error}", path=("engine",)) from None
-            return PythonRe(f"PCRE2 cannot be used: {error}")
+            raise ConfigError(f"PCRE2 cannot be used: {error}", path=("engine",)) from None
 
     def _syntax(self) -> str:
         if self.syntax:

@@ -26,7 +26,19 @@ from tcpmapkit.resolvers.regex.tree import (
     write,
 )
 
-__all__ = ["Engine", "MatchFailed", "Pattern", "Pcre2", "PythonRe", "load_pcre2"]
+__all__ = [
+    "MATCH_LIMIT",
+    "Engine",
+    "MatchFailed",
+    "Pattern",
+    "Pcre2",
+    "PythonRe",
+    "best_engine",
+    "load_pcre2",
+]
+
+#: Steps that PCRE2 may take over one pattern and key, unless the operator says otherwise.
+MATCH_LIMIT = 1_000_000
 
 
 class MatchFailed(Exception):
@@ -202,3 +214,11 @@ class _RePattern:
 
     def group(self, match: re.Match[bytes], key: bytes, number: int) -> bytes:
         return match[number] or b""
+
+
+def best_engine(match_limit: int) -> Engine:
+    """PCRE2 where it can be used, else Python's `re`."""
+    try:
+        return Pcre2(match_limit)
+    except ImportError as error:
+        return PythonRe(f"PCRE2 cannot be used: {error}")
