@@ -28,6 +28,7 @@ _TOKEN = re.compile(
         "(?P<quoted>(?:[^"\\]|\\.)*+)(?:"|\\?\Z)
       | \[(?P<literal>(?:[^\]\\]|\\.)*+)(?:\]|\\?\Z)
       | (?P<atom>(?:[^][|%!<>()@,;:\\". \t\r\n]|\\.)++)(?:\\\Z)?
+      | (?P<nothing>\\\Z)
       | (?P<operator>[]|%!<>)@,;:.])
       | (?P<comment>\()
     )""",
@@ -154,6 +155,8 @@ def _scan(value: str) -> list[_Token]:
                 tokens.append((text, True))
             case "literal":
                 tokens.append((f"[{_unescaped(text)}]", False))
+            case "nothing":
+                tokens.append(("", False))
             case _:
                 tokens.append((_unescaped(text), False))
     return tokens
