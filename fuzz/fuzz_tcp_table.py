@@ -16,7 +16,9 @@ import sys
 import atheris
 
 with atheris.instrument_imports():
-    from tcpmapkit.protocols.framing import MAX_UNENDED, Lookup, ProtocolError, Refused
+    from cutting import check_that_it_ends, requests_in
+
+    from tcpmapkit.protocols.framing import MAX_UNENDED, Lookup, Refused
     from tcpmapkit.protocols.tcp_table import (
         MAX_REPLY,
         MAX_REQUEST,
@@ -30,32 +32,10 @@ with atheris.instrument_imports():
     from tcpmapkit.query import Found, TempFail
 
 
-def pull(codec: TcpTableCodec) -> list[Lookup | Refused]:
-    requests = []
-    while (request := codec.next_request()) is not None:
-        requests.append(request)
-    if codec.buffered_bytes >= MAX_REQUEST:
-        raise AssertionError(f"{codec.buffered_bytes} bytes held")
-    return requests
-
-
 def check_requests(data: bytes, cuts: list[int]) -> None:
-    whole = TcpTableCodec()
-    whole.receive_data(data)
-    expected = pull(whole)
-    if len(expected) != data.count(b"\n"):
+    requests, end = requests_in(TcpTableCodec, data, cuts, MAX_REQUEST)
+    if not isinstance(end, str) and len(requests) != data.count(b"\n"):
         raise AssertionError("not one request a line")
-    codec = TcpTableCodec()
-    requests: list[Lookup | Refused] = []
-    rest = data
-    for cut in cuts:
-        codec.receive_data(rest[:cut])
-        rest = rest[cut:]
-        requests += pull(codec)
-    codec.receive_data(rest)
-    requests += pull(codec)
-    if requests != expected or codec.between_requests != whole.between_requests:
-        raise AssertionError("the cuts made a difference")
     for line, request in zip(data.split(b"\n"), requests, strict=False):
         if isinstance(request, Refused):
             decode(request.reply)
@@ -63,19 +43,6 @@ def check_requests(data: bytes, cuts: list[int]) -> None:
             request.key, encode_request(request.key)
         ):
             raise AssertionError("a key did not come back as it was")
-
-
-def check_endless(start: bytes, size: int) -> None:
-    codec = TcpTableCodec()
-    codec.receive_data(start.replace(b"\n", b""))
-    for _ in range(MAX_UNENDED // size + 1):
-        try:
-            pull(codec)
-        except ProtocolError:
-            return
-        codec.receive_data(b"x" * size)
-    pull(codec)
-    raise AssertionError("no end to it")
 
 
 def check_outcome(text: str) -> None:
@@ -94,10 +61,8 @@ def check(data: bytes) -> None:
     kind = given.ConsumeIntInRange(0, 15)
     if kind == 0:
         size = given.ConsumeIntInRange(4096, 1 << 17)
-        try:
-            check_endless(given.ConsumeBytes(1 << 12), size)
-        except ProtocolError:
-            return
+        start = given.ConsumeBytes(1 << 12).replace(b"\n", b"")
+        check_that_it_ends(TcpTableCodec(), start, b"x" * size, MAX_REQUEST, MAX_UNENDED)
     elif kind < 4:
         check_outcome(given.ConsumeUnicode(5000))
     else:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import subprocess
-import sys
 import tracemalloc
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -25,6 +21,8 @@ from tcpmapkit.protocols.tcp_table import (
     unquote,
 )
 from tcpmapkit.query import Found, NotFound, Outcome, PermFail, TempFail
+from tests import feeding
+from tests.feeding import by_chance, feed_in_pieces, in_pieces, pull, whole
 
 TOO_LONG = b"500 key%20too%20long\n"
 NOT_FOUND = b"500 not%20found\n"
@@ -107,42 +105,8 @@ PUT = [
 ]
 
 
-def pull(codec: TcpTableCodec) -> list[Lookup | Refused]:
-    requests = []
-    while (request := codec.next_request()) is not None:
-        requests.append(request)
-    return requests
-
-
-def whole(data: bytes) -> list[Lookup | Refused]:
-    codec = TcpTableCodec()
-    codec.receive_data(data)
-    return pull(codec)
-
-
-def in_pieces(data: bytes, size: int) -> list[Lookup | Refused]:
-    codec = TcpTableCodec()
-    requests: list[Lookup | Refused] = []
-    feed_in_pieces(codec, data, size, requests)
-    return requests
-
-
-def feed_in_pieces(codec: TcpTableCodec, data: bytes, size: int, requests: list[Lookup | Refused]) -> None:
-    for start in range(0, len(data), size):
-        codec.receive_data(data[start : start + size])
-        requests += pull(codec)
-
-
-def the_request(data: bytes) -> Lookup | Refused:
-    """The one request in `data`, however it is fed."""
-    [request] = whole(data)
-    size = 1 if len(data) < 50_000 else 997
-    assert in_pieces(data, size) == [request]
-    behind = b"get behind\n"
-    last = Lookup("behind", behind)
-    assert whole(data + behind) == in_pieces(data + behind, size) == [request, last]
-    assert whole(behind + data) == [last, request]
-    return request
+def the_request(line: bytes) -> Lookup | Refused:
+    return feeding.the_request(TcpTableCodec, line, Lookup("behind", b"get behind\n"))
 
 
 @pytest.mark.parametrize(("key", "line"), KEYS)
@@ -183,7 +147,7 @@ def test_an_update_is_rejected(line: bytes, reply: bytes) -> None:
 
 def test_the_refusal_of_a_key_does_not_repeat_the_key() -> None:
     for line in [*MALFORMED, b"get secret secret\n", b"get secret%\n", b"secret x\n"]:
-        [request] = whole(line)
+        [request] = whole(TcpTableCodec, line)
         assert isinstance(request, Refused)
         assert "secret" not in request.reason
         assert b"secret" not in request.reply
@@ -193,7 +157,7 @@ def test_the_refusal_of_a_key_does_not_repeat_the_key() -> None:
 @pytest.mark.parametrize("size", [997, 65_536, 2 * MIB])
 def test_a_request_without_an_end_is_given_up_after_a_mebibyte(start: bytes, size: int) -> None:
     codec = TcpTableCodec()
-    requests: list[Lookup | Refused] = []
+    requests: feeding.Requests = []
     data = start + b"x" * (MIB + 10)
     with pytest.raises(ProtocolError, match="no end of request within 1048576 bytes"):
         feed_in_pieces(codec, data, size, requests)
@@ -213,8 +177,8 @@ def test_the_limit_is_the_same_for_a_line_that_does_end() -> None:
     line = b"x" * MIB + b"\n"
     for size in (1009, 65_536, len(line)):
         with pytest.raises(ProtocolError):
-            in_pieces(line, size)
-        assert len(in_pieces(line[1:], size)) == 1
+            in_pieces(TcpTableCodec, line, size)
+        assert len(in_pieces(TcpTableCodec, line[1:], size)) == 1
 
 
 def test_a_line_that_is_too_long_is_never_held() -> None:
@@ -347,7 +311,7 @@ def test_a_value_comes_back_as_it_was(value: str) -> None:
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=200))
 def test_a_key_comes_back_as_it_was(key: str) -> None:
     line = encode_request(key)
-    assert whole(line) == [Lookup(key, line)]
+    assert whole(TcpTableCodec, line) == [Lookup(key, line)]
 
 
 @given(st.binary(max_size=50))
@@ -373,43 +337,13 @@ pieces = st.one_of(
 def test_any_bytes_however_cut_give_the_same_requests_one_for_each_line(
     data: bytes, chance: random.Random
 ) -> None:
-    expected = whole(data)
+    expected = whole(TcpTableCodec, data)
     assert len(expected) == data.count(b"\n")
-    codec = TcpTableCodec()
-    requests = []
-    rest = data
-    while rest:
-        cut = chance.choice((1, 2, 3, 100, 10_000, 40_000))
-        codec.receive_data(rest[:cut])
-        rest = rest[cut:]
-        if chance.random() < 0.7:
-            requests += pull(codec)
-            assert codec.buffered_bytes < 30_005
-    assert requests + pull(codec) == expected
+    requests: feeding.Requests = []
+    by_chance(TcpTableCodec(), data, chance, 30_005, requests)
+    assert requests == expected
     for line, request in zip(data.split(b"\n"), expected, strict=False):
         if isinstance(request, Lookup):
             assert request.raw == line + b"\n"
         else:
             decode(request.reply)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
-def test_the_fuzz_target_finds_nothing_in_a_short_run(tmp_path: Path) -> None:
-    home = Path(__file__).parent.parent
-    done = subprocess.run(
-        [
-            sys.executable,
-            home / "fuzz" / "fuzz_tcp_table.py",
-            "-runs=1500",
-            "-seed=1",
-            "-max_len=4096",
-            tmp_path,
-        ],
-        capture_output=True,
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(home), "PATH": "/usr/bin:/bin"},
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
-    assert b"Done 1500 runs" in done.stderr

@@ -75,6 +75,7 @@ _REQUEST: Final = "smtpd_access_policy"
 _XTEXT: Final = "ccert_"
 
 _END = re.compile(rb"\n\r?\n")
+_DUNNO = re.compile(rb"DUNNO(?![^ \t])", re.IGNORECASE)
 _EMPTY_LINE = re.compile(rb"\r?\n")
 _HEX = re.compile(rb"\+([0-9A-Fa-f]{2})?")
 _TO_QUOTE = re.compile(rb"[^!-*,-~]")
@@ -169,26 +170,23 @@ class PolicyCodec:
     def next_request(self) -> Lookup | Refused | None:
         """The next request, or None when more bytes are needed. Raises `ProtocolError`."""
         buffer = self._buffer
+        if _EMPTY_LINE.match(buffer):
+            raise self._error("a request without attributes")
         end = _END.search(buffer, self._searched)
+        length = len(buffer) + 1 if end is None else end.end()
+        if length > MAX_REQUEST:
+            raise self._error(f"no end of request within {MAX_REQUEST} bytes")
         if end is None:
-            if len(buffer) >= MAX_REQUEST or _EMPTY_LINE.match(buffer):
-                raise self._error()
             self._searched = max(0, len(buffer) - 2)  # the last two bytes may begin the end
             return None
-        length = end.end()
-        if length > MAX_REQUEST or _EMPTY_LINE.match(buffer):
-            raise self._error()
         request = bytes(buffer[:length])
         del buffer[:length]  # cheap: a bytearray gives up its front without moving the rest
         self._searched = 0
         return parse(request)
 
-    def _error(self) -> ProtocolError:
-        too_long = len(self._buffer) >= MAX_REQUEST
+    def _error(self, text: str) -> ProtocolError:
         self._buffer.clear()
-        return ProtocolError(
-            f"no end of request within {MAX_REQUEST} bytes" if too_long else "a request without attributes"
-        )
+        return ProtocolError(text)
 
 
 def encode_request(attributes: Mapping[str, str]) -> bytes:
@@ -215,9 +213,11 @@ def decode(reply: bytes) -> Found | NotFound:
         raise ProtocolError("a reply is lines and an empty one")
     for line in lines.split(b"\n"):
         name, equals, value = line.partition(b"=")
-        if name == b"action" and equals:
+        if not line or (name == b"action" and not equals):
+            break
+        if name == b"action":
             try:
-                return NotFound() if value.upper() == b"DUNNO" else Found(value.decode())
+                return NotFound() if _DUNNO.match(value) else Found(value.decode())
             except ValueError as error:
                 raise ProtocolError(f"malformed reply: {error}") from None
     raise ProtocolError("a reply without an action")

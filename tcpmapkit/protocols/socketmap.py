@@ -72,7 +72,9 @@ def parse(whole: bytes) -> Lookup | Refused:
     """One request, a whole netstring.
 
     A key that Postfix itself would call invalid (too long, not UTF-8) does not exist. What of a map's
-    name is not UTF-8 becomes U+FFFD, as no map's name has it. Raises `ProtocolError` for no netstring.
+    name is not UTF-8 becomes lone surrogates, which no map of ours has in its name.
+
+    Raises `ProtocolError` for what is no netstring.
     """
     name, space, key = netstring_content(whole).partition(b" ")
     if not space:
@@ -82,7 +84,7 @@ def parse(whole: bytes) -> Lookup | Refused:
     if len(key) > MAX_KEY:
         return _KEY_TOO_LONG
     try:
-        return Lookup(key.decode(), whole, name.decode(errors="replace"))
+        return Lookup(key.decode(), whole, name.decode(errors="surrogateescape"))
     except UnicodeDecodeError:
         return _KEY_NOT_UTF8
 
