@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tcpmapkit import keys
@@ -15,9 +16,12 @@ from tcpmapkit.build_chain import ChainBuilder, Traits
 from tcpmapkit.built_maps import BuiltMaps
 from tcpmapkit.cache import CacheOptions
 from tcpmapkit.errors import ConfigError
-from tcpmapkit.maps import Generation, Map
+from tcpmapkit.generation import Generation
+from tcpmapkit.key_search import search_with
+from tcpmapkit.maps import Map
 from tcpmapkit.plugins import Plugins
 from tcpmapkit.protocols import PROTOCOLS
+from tcpmapkit.search import SearchOrder
 
 if TYPE_CHECKING:
     from tcpmapkit.config import Config, ListenerConfig, MapConfig
@@ -115,8 +119,11 @@ class _Builder:
         if len(self.errors) > before:
             return None
         attributes = group.traits.attributes
+        order = config.search_order
         generation = Generation(
-            group.chain,
+            group.chain if order is None else search_with(group.chain, order.keys),
+            conversion=_conversion(config, order),
+            rewriting=order if order is not None and order.rewrites else None,
             folded=config.fold and group.traits.folded,
             attributes=None if attributes is None else tuple(sorted(attributes)),
             in_memory=group.traits.in_memory,
@@ -147,3 +154,12 @@ class _Builder:
         )
         # A policy's requests seldom come twice, and what it answers may be about the moment.
         return None if served and not config.cache_written else config.cache
+
+
+def _conversion(config: MapConfig, order: SearchOrder | None) -> Callable[[str], str] | None:
+    """What a key goes through first: its domain in the form that ``idna`` says."""
+    if config.idna is None:
+        return None
+    # A user without a domain is no domain.
+    bare_is_domain = order is None or order.bare_is_domain
+    return partial(keys.convert_domain, form=config.idna, bare_is_domain=bare_is_domain)

@@ -119,6 +119,7 @@ class ChainBuilder:
     def _step(self, config: StepConfig, on_error: OnError) -> tuple[InlineStep | WaitingStep, Traits] | None:
         resolver_type = self.assembly.plugins.types[config.type]
         inner: list[Traits] = []
+        order = self.config.search_order
         try:
             name = self._name(config)
             binding = self._binding(config, inner)
@@ -148,6 +149,7 @@ class ChainBuilder:
             "partial_keys": bool(inner) or resolver_type.partial_keys,
             "special_keys": special_keys,
             "domains": None if config.domains is None else frozenset(config.domains),
+            "bare_is_domain": order is not None and order.bare_is_domain,
             "key": key,
             "result": result,
             # What was not asked stays unknown, through every group around it.

@@ -56,7 +56,8 @@ class CacheOptions:
 @attrs.define(eq=False)
 class Answer:
     """An outcome on its way out. `expires` is until when its reply may be kept ready, 0 for not at
-    all; `mark` names the cache entry it came from; `resolver` who answered."""
+    all; `mark` names the cache entry it came from; `resolver` who answered; `matched` which kind of key
+    of a search was found."""
 
     outcome: Outcome
     expires: float = 0.0
@@ -65,6 +66,7 @@ class Answer:
     resolver: str = ""
     stale: bool = False
     refresh: bool = False
+    matched: int = 0
 
 
 class _Marks:
@@ -168,11 +170,13 @@ class AnswerCache:
         entry = self._found.find(key)
         expired: Answer | None = None
         if entry is not None and entry[1] == generation:
-            _, _, fresh_until, stale_until, refresh_at, value, values, separator, mark = entry
+            _, _, fresh_until, stale_until, refresh_at, value, values, separator, matched, mark = entry
             if now < fresh_until:
                 outcome = Found(value, fresh_until - now, values=values, separator=separator)
                 refresh = bool(now >= refresh_at) and self._not_known(key, generation, now) is None
-                return Answer(outcome, refresh_at, generation, mark, "cache", refresh=refresh)
+                return Answer(
+                    outcome, refresh_at, generation, mark, "cache", refresh=refresh, matched=matched
+                )
             if now < stale_until:
                 expired = self._stale(entry)
         entry = self._not_known(key, generation, now)
@@ -200,8 +204,9 @@ class AnswerCache:
 
     @staticmethod
     def _stale(entry: tuple[Any, ...]) -> Answer:
-        _, _, _, _, _, value, values, separator, _ = entry
-        return Answer(Found(value, 0.0, values=values, separator=separator), resolver="cache", stale=True)
+        _, _, _, _, _, value, values, separator, matched, _ = entry
+        stale = Found(value, 0.0, values=values, separator=separator)
+        return Answer(stale, resolver="cache", stale=True, matched=matched)
 
     def keep(self, key: Hashable, answer: Answer) -> Answer:
         """Remember an outcome of the chain for as long as the options and its own TTL allow.
@@ -243,6 +248,7 @@ class AnswerCache:
             found.value,
             found.values,
             found.separator,
+            answer.matched,
         )
         answer.mark = self._put(self._found, key, entry)
         if answer.mark:

@@ -7,7 +7,7 @@ misses, so does the chain. Whether a chain can wait is decided when it is compil
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
@@ -64,7 +64,7 @@ class InlineChain:
     """Steps none of which can wait."""
 
     steps: tuple[InlineStep, ...]
-    can_wait: bool = attrs.field(default=False, init=False)
+    can_wait: Literal[False] = attrs.field(default=False, init=False)
 
     def resolve(self, query: Query) -> Outcome | Miss:
         """The first outcome, or a miss with the smallest TTL that a step gave; never raises."""
@@ -81,7 +81,7 @@ class WaitingChain:
     """Steps some of which can wait. The ones in front that cannot are asked without a task (`begin`)."""
 
     steps: tuple[InlineStep | WaitingStep, ...]
-    can_wait: bool = attrs.field(default=True, init=False)
+    can_wait: Literal[True] = attrs.field(default=True, init=False)
 
     def begin(self, query: Query) -> Outcome | Callable[[], Any]:
         """Ask the leading steps that cannot wait: the outcome, or a coroutine function for the rest."""

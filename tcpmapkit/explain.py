@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
+from tcpmapkit.key_search import KeyTrace
 from tcpmapkit.protocols import PROTOCOLS
 from tcpmapkit.query import Found, Miss, NotFound, Outcome, Query, TempFail
 from tcpmapkit.step import StepTrace
@@ -20,12 +21,27 @@ def explanation(map: Map, query: Query, outcome: Outcome, elapsed: float) -> Ite
     yield "map", map.name
     yield "key", repr(query.key)
     yield "cache", _cache(map)
-    for number, step in enumerate(query.trace or (), 1):
-        yield f"step {number}", *_step(step)
+    yield from _asked(query.trace or ())
     yield "outcome", _outcome(outcome), _milliseconds(elapsed)
     for name, protocol in PROTOCOLS.items():
         yield "reply", name, ascii(protocol.encode(outcome))[1:]
     yield "Postfix", _consequence(outcome)
+
+
+def _asked(trace: Iterable[Any]) -> Iterator[tuple[str, ...]]:
+    """Every key that was asked, in order, and below it the steps that saw it."""
+    keys = steps = 0
+    matched = ""
+    for entry in trace:
+        if isinstance(entry, KeyTrace):
+            keys, steps = keys + 1, 0
+            matched = repr(entry.key.key)
+            yield f"key {keys}", matched, "partial" if entry.key.partial else "full"
+        else:
+            steps += 1
+            yield f"step {steps}", *_step(entry)
+    if keys and isinstance(getattr(entry, "outcome", None), Found):
+        yield "matched", matched
 
 
 def _step(step: StepTrace) -> tuple[str, ...]:

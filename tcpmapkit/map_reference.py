@@ -6,7 +6,8 @@ from typing import Any
 
 import attrs
 
-from tcpmapkit.maps import Generation, Map
+from tcpmapkit.generation import Generation
+from tcpmapkit.maps import Map
 from tcpmapkit.query import Found, Miss, NotFound, Outcome, Query
 
 __all__ = [

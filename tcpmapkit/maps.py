@@ -17,13 +17,13 @@ import attrs
 
 from tcpmapkit import keys
 from tcpmapkit.cache import Answer, AnswerCache, CacheOptions
-from tcpmapkit.chain import InlineChain, WaitingChain
 from tcpmapkit.flight import Answered, Flight
+from tcpmapkit.generation import Generation
 from tcpmapkit.query import Address, Miss, NotFound, Outcome, PermFail, Query, TempFail
 from tcpmapkit.seldom import Seldom
 from tcpmapkit.step import INTERNAL_ERROR
 
-__all__ = ["Generation", "Map", "Observer"]
+__all__ = ["Map", "Observer"]
 
 #: Called after every lookup: query, outcome, who answered, seconds (the hook `query_resolved`).
 Observer = Callable[[Query, Outcome, str, float], None]
@@ -33,25 +33,6 @@ _OVERDUE: Final = 0.25
 
 _TIMED_OUT: Final = TempFail("timed out")
 _STOPPED: Final = TempFail("shutting down")
-
-
-@attrs.define(eq=False)
-class Generation:
-    """One state of a map: its chain, what follows from the chain's steps, the lookups under way.
-
-    `folded`: the cache may go by the folded key. `attributes`: the request attributes that the
-    chain reads; None when it may read any, which makes the map uncacheable. `in_memory`: every
-    step answers the same until reloaded, so nothing is cached but ready replies. `number` counts
-    a map's generations from 1. Only `flights` ever changes: the lookups that wait, by what they have
-    in common.
-    """
-
-    chain: InlineChain | WaitingChain
-    folded: bool = True
-    attributes: tuple[str, ...] | None = ()
-    in_memory: bool = False
-    number: int = 0
-    flights: dict[Hashable, Flight] = attrs.Factory(dict)
 
 
 class Map:
@@ -123,7 +104,7 @@ class Map:
         the loop. `generation` is the one that a step of another map has taken; such a lookup is part
         of the other map's and not observed by itself."""
         if self.observer is None or generation is not None:
-            return self._ask(query, answered, generation or self._current)
+            return self._rewrite(query, answered, generation or self._current)
         began = query.clock()
 
         def observe(answer: Answer) -> Answer:
@@ -131,14 +112,24 @@ class Map:
                 self.observer(query, answer.outcome, answer.resolver, query.clock() - began)
             return attrs.evolve(answer, expires=0.0)
 
-        answer = self._ask(query, lambda answer: answered(observe(answer)), generation or self._current)
+        answer = self._rewrite(query, lambda answer: answered(observe(answer)), self._current)
         return observe(answer) if answer is not None else None
+
+    def _rewrite(self, query: Query, answered: Answered, generation: Generation) -> Answer | None:
+        """As `_ask`, the key converted first and the answer rewritten where the map's options say so."""
+        key, rewritten = query.key, generation.rewritten
+        if generation.conversion is not None:
+            query = query.with_key(generation.conversion(key))
+        if generation.rewriting is None:
+            return self._ask(query, answered, generation)
+        answer = self._ask(query, lambda answer: answered(rewritten(answer, key)), generation)
+        return rewritten(answer, key) if answer is not None else None
 
     def _ask(self, query: Query, answered: Answered, generation: Generation) -> Answer | None:
         chain = generation.chain
-        if generation.in_memory and isinstance(chain, InlineChain):
+        if generation.in_memory and not chain.can_wait:
             return self._settle(chain.resolve(query), query, None, generation)
-        key = self._cache_key(query, generation)
+        key = generation.cache_key(query)
         cache = None if generation.in_memory or key is None else self._cache
         if cache is not None:
             answer = cache.fresh(key, generation.number)
@@ -146,7 +137,7 @@ class Map:
                 if answer.refresh and chain.can_wait and key not in generation.flights:
                     self._renew(query, key, generation)
                 return self._note(answer)
-        if isinstance(chain, InlineChain):
+        if not chain.can_wait:
             return self._note(self._settle(chain.resolve(query), query, key, generation))
         flight = generation.flights.get(key) if key is not None else None
         if flight is not None:
@@ -161,20 +152,13 @@ class Map:
         self._depart(query, key, generation, begun).join(answered)
         return None
 
-    def _cache_key(self, query: Query, generation: Generation) -> Hashable:
-        """What identical lookups have in common; None when that cannot be said."""
-        if generation.attributes is None:
-            return None
-        key = keys.fold(query.key) if generation.folded else query.key
-        if not generation.attributes:
-            return key
-        return (key, *(query.attributes.get(name, "") for name in generation.attributes))
-
     def _settle(self, outcome: Outcome | Miss, query: Query, key: Hashable, generation: Generation) -> Answer:
         """The chain's outcome as the map's answer, remembered as the cache's options say."""
         if isinstance(outcome, Miss):
             outcome = NotFound(outcome.ttl)
-        answer = Answer(outcome, generation=generation.number, resolver=query.answered_by)
+        answer = Answer(
+            outcome, generation=generation.number, resolver=query.answered_by, matched=query.matched
+        )
         failed = type(outcome) is TempFail or type(outcome) is PermFail
         if generation.in_memory:
             if not failed and self.options is not None:
@@ -233,8 +217,9 @@ class Map:
 
     def _renew(self, query: Query, key: Hashable, generation: Generation) -> None:
         """Ask the chain again in the background for an entry that is about to expire."""
-        assert isinstance(generation.chain, WaitingChain)
+        assert generation.chain.can_wait
         again = self.query(query.key, query.protocol, query.attributes)
+        again.partial = query.partial
         begun = generation.chain.begin(again)
         if callable(begun):
             self._depart(again, key, generation, begun)

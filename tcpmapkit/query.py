@@ -179,7 +179,8 @@ class Query:
 
     `partial` marks the keys after the first of a search order. `deadline` is the time, by `clock`,
     when the answer is worth nothing any more. `trace`, when not None, collects what each step did;
-    `answered_by` is the name of the step that answered, "" before that.
+    `answered_by` is the name of the step that answered, "" before that; `matched` says which kind of
+    key of a search was found.
     """
 
     key: str
@@ -192,6 +193,7 @@ class Query:
     partial: bool = False
     trace: list[Any] | None = None
     answered_by: str = attrs.field(default="", init=False)
+    matched: int = attrs.field(default=0, init=False)
     _address: Address | None = attrs.field(default=None, init=False, repr=False)
 
     @property

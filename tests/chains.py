@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tcpmapkit.chain import compile_chain
+from tcpmapkit.generation import Generation
 from tcpmapkit.keys import split_address
-from tcpmapkit.maps import Generation, Map
+from tcpmapkit.maps import Map
 from tcpmapkit.query import Miss, Outcome, Query
 from tcpmapkit.step import InlineStep, Step, WaitingStep
 from tcpmapkit.testing import FakeClock

@@ -24,7 +24,7 @@ LAYERS = """
     template rewriting search
     step
     chain
-    cache ready flight plugin_sources plugins
+    cache ready flight key_search generation plugin_sources plugins
     config
     maps map_reference
     build build_chain binding built_maps http_client

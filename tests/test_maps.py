@@ -13,7 +13,8 @@ import pytest
 from tcpmapkit import Found, NotFound, TempFail
 from tcpmapkit.cache import Answer, CacheOptions, _Store
 from tcpmapkit.flight import Flight
-from tcpmapkit.maps import Generation, Map
+from tcpmapkit.generation import Generation
+from tcpmapkit.maps import Map
 from tcpmapkit.query import Query
 from tcpmapkit.ready import ReadyReplies
 from tcpmapkit.testing import FakeClock

@@ -19,8 +19,9 @@ from tcpmapkit import listener as listener_module
 from tcpmapkit.cache import CacheOptions
 from tcpmapkit.chain import WaitingChain
 from tcpmapkit.connection import Connection
+from tcpmapkit.generation import Generation
 from tcpmapkit.listener import is_allowed
-from tcpmapkit.maps import Generation, Map
+from tcpmapkit.maps import Map
 from tcpmapkit.process import StartError
 from tcpmapkit.query import Found, Query
 from tcpmapkit.server import Server

@@ -19,7 +19,9 @@ import attrs
 from tcpmapkit.cache import CacheOptions
 from tcpmapkit.config.scalars import Endpoint, Network
 from tcpmapkit.errors import ConfigError
+from tcpmapkit.keys import fold
 from tcpmapkit.option import Duration, option, positive
+from tcpmapkit.search import Search, SearchOrder
 
 __all__ = [
     "Config",
@@ -34,8 +36,6 @@ __all__ = [
 ]
 
 TemplateText = Annotated[str, "template"]
-
-Search = Literal["address", "virtual", "canonical", "generic", "transport", "access", "domain"]
 
 #: The values of ``protocol_state`` (SMTPD_POLICY_README).
 Stage = Literal["CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN"]
@@ -68,10 +68,7 @@ def _action(instance: object, attribute: Any, value: str) -> None:
 
 
 def _domains(instance: object, attribute: Any, value: tuple[str, ...] | None) -> None:
-    if value is None:
-        return
-    _not_empty(instance, attribute, value)
-    for index, domain in enumerate(value):
+    for index, domain in enumerate(value or ()):
         if not domain.strip(".") or "@" in domain or any(map(str.isspace, domain)):
             raise ConfigError("not a domain", path=(index,), hint='such as "example.org", ".example.org"')
 
@@ -179,7 +176,9 @@ class StepConfig:
         "Template applied to each value found.", "{value}", validator=_not_empty
     )
     domains: tuple[str, ...] | None = option(
-        "Ask this step only for these domains; .example.org: the subdomains.", None, validator=_domains
+        "Ask this step only for these domains; .example.org: the subdomains.",
+        None,
+        validator=attrs.validators.and_(_not_empty, _domains),
     )
     options: Mapping[str, Any] = attrs.field(factory=dict, metadata=INTERNAL)
     path: tuple[str | int, ...] = attrs.field(default=(), metadata=INTERNAL)
@@ -220,6 +219,15 @@ class MapConfig:
     #: Whether the file has a `cache` for this map.
     cache_written: bool = attrs.field(default=False, metadata=INTERNAL)
     path: tuple[str | int, ...] = attrs.field(default=(), metadata=INTERNAL)
+
+    @property
+    def search_order(self) -> SearchOrder | None:
+        """The search order that the options describe."""
+        if self.search is None:
+            return None
+        local = frozenset(map(fold, self.local_domains))
+        delimiters, subdomains = self.recipient_delimiter, self.match_subdomains
+        return SearchOrder(self.search, delimiters, local, subdomains, self.propagate_extension)
 
 
 @attrs.frozen

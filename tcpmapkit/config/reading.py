@@ -42,8 +42,8 @@ from tcpmapkit.config.strict import (
     template,
 )
 from tcpmapkit.errors import ConfigError, ConfigErrors, under
-from tcpmapkit.resolver import Chain, Map
 from tcpmapkit.protocols.policy import ATTRIBUTES
+from tcpmapkit.resolver import Chain, Map
 from tcpmapkit.template import VARIABLES
 
 __all__ = ["Plan", "Reader"]

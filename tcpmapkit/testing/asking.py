@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tcpmapkit.chain import InlineChain
 from tcpmapkit.config import Endpoint, ListenerConfig, ServerConfig, read_document
 from tcpmapkit.errors import ConfigErrors
 from tcpmapkit.keys import splitter
@@ -109,7 +108,7 @@ async def ask(asked: Any, key: str | Query, **about: Any) -> Outcome | Miss:
     if isinstance(asked, Map):
         chain = asked.current.chain
         question = key if isinstance(key, Query) else query(key, **about)
-        return chain.resolve(question) if isinstance(chain, InlineChain) else await chain.resolve(question)
+        return await chain.resolve(question) if chain.can_wait else chain.resolve(question)
     async with started(*(asked if isinstance(asked, (list, tuple)) else (asked,))) as map:
         return await ask(map, key, **about)
 
@@ -126,9 +125,10 @@ def ask_now(asked: Any, key: str | Query, **about: Any) -> Outcome | Miss:
         steps = asked if isinstance(asked, (list, tuple)) else (asked,)
         asked = build_steps(steps).maps["test"]
     chain = asked.current.chain
-    if not isinstance(chain, InlineChain):
+    if chain.can_wait:
         raise TypeError("a step can wait: await ask(...) instead")
-    return chain.resolve(key if isinstance(key, Query) else query(key, **about))
+    outcome: Outcome | Miss = chain.resolve(key if isinstance(key, Query) else query(key, **about))
+    return outcome
 
 
 @asynccontextmanager
