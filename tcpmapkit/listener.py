@@ -14,17 +14,21 @@ import logging
 import select
 import socket
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tcpmapkit.process import StartError
 from tcpmapkit.service import Service
+from tcpmapkit.unix_socket import UnixSocket
 
 if TYPE_CHECKING:
-    from tcpmapkit.config import Endpoint
+    from tcpmapkit.config import ListenerConfig
 
-__all__ = ["BACKLOG", "Listener", "Network", "is_allowed", "is_waiting"]
+__all__ = ["BACKLOG", "Address", "Listener", "Network", "is_allowed", "is_waiting"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+Address = tuple[Any, ...]
+"""Host and port, or the path of a unix socket alone."""
 
 BACKLOG: Final = 1024
 """Connections that wait to be accepted: after a restart every Postfix process comes at once."""
@@ -58,25 +62,41 @@ def is_waiting(listening: socket.socket) -> bool:
 
 
 class Listener:
-    """The sockets of one endpoint. Without `allow` only this host may connect."""
+    """The sockets of one endpoint. To one without `allow` only this host may connect, to a unix socket
+    whom its mode, owner and group let."""
 
-    def __init__(self, endpoint: Endpoint, allow: Iterable[Network], service: Service) -> None:
+    def __init__(self, config: ListenerConfig, service: Service) -> None:
         self.service = service
-        self._endpoint = endpoint
-        self._allow = tuple(allow) or _LOOPBACK
+        self._config = config
+        self._allow = tuple(config.allow) or _LOOPBACK
         self._sockets: list[socket.socket] = []
+        self._unix: UnixSocket | None = None
 
     @property
-    def addresses(self) -> list[tuple[str, int]]:
-        """Where it listens: host and port of each socket."""
+    def addresses(self) -> list[Address]:
+        """Where it listens: host and port of each socket, or the path of the one that a unix endpoint has."""
+        if self._unix is not None:
+            return [(str(self._unix.path),)]
         return [listening.getsockname()[:2] for listening in self._sockets]
 
     def bind(self) -> None:
-        """Bind and listen: from now on peers wait instead of being refused. Raises `StartError`."""
-        host, port = self._endpoint.host or None, self._endpoint.port
+        """Bind and listen: from now on peers wait instead of being refused.
+
+        Raises `StartError`, and `ConfigError` when a unix socket's owner or group does not exist.
+        """
+        if self._config.endpoint.kind == "unix":
+            self._unix = UnixSocket.bind(self._config, BACKLOG)
+            self._sockets.append(self._unix.listening)
+        else:
+            self._bind_inet()
+
+    def _bind_inet(self) -> None:
+        endpoint = self._config.endpoint
         missing: OSError | None = None
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            found = socket.getaddrinfo(
+                endpoint.host or None, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
             for family, _, _, _, address in dict.fromkeys(found):
                 try:
                     self._listen(family, address)
@@ -88,7 +108,7 @@ class Listener:
                 raise missing
         except OSError as error:
             self.close()
-            raise StartError(f"cannot listen on {self._endpoint}: {error.strerror or error}") from None
+            raise StartError(f"cannot listen on {endpoint}: {error.strerror or error}") from None
 
     def _listen(self, family: int, address: tuple[object, ...]) -> None:
         with contextlib.ExitStack() as undo:
@@ -116,7 +136,10 @@ class Listener:
             loop.remove_reader(listening.fileno())
 
     def close(self) -> None:
-        """Listen no more."""
+        """Listen no more, and remove the file of a unix socket."""
+        if self._unix is not None:
+            self._unix.close()
+            self._unix = None
         for listening in self._sockets:
             listening.close()
         self._sockets.clear()
@@ -135,6 +158,9 @@ class Listener:
                 if error.errno in _OUT_OF_RESOURCES:
                     raise
                 continue  # that one has gone again (accept(2) tells of its errors here)
+            if listening.family == socket.AF_UNIX:
+                connection.setblocking(False)
+                return connection
             if is_allowed(address[0], self._allow):
                 _prepare(connection)
                 return connection

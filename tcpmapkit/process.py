@@ -7,11 +7,24 @@ import logging
 import os
 import pwd
 import resource
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from tcpmapkit.errors import ConfigError
 
-__all__ = ["OTHER_FILES", "StartError", "drop_privileges", "find_identity", "limit_connections"]
+if TYPE_CHECKING:
+    from tcpmapkit.config import Config
+
+__all__ = [
+    "OTHER_FILES",
+    "StartError",
+    "drop_privileges",
+    "find_identity",
+    "find_owner",
+    "identity_mistakes",
+    "limit_connections",
+]
 
 OTHER_FILES: Final = 1536
 """Descriptors kept for what is no connection of Postfix's: tables, logs, listeners, and the sockets to the
@@ -19,6 +32,11 @@ sources, of which the HTTP client alone opens up to 1000."""
 
 FEWEST_OTHER_FILES: Final = 256
 """What is left of them where the limit is so low that they would take more than half of it."""
+
+#: The highest 32-bit number means "leave it as it is" to the system, and is nobody's.
+_NOBODYS: Final = 2**32 - 1
+
+_Path = tuple[str | int, ...]
 
 _log = logging.getLogger(__name__)
 
@@ -92,28 +110,69 @@ def find_identity(user: str | None, group: str | None) -> tuple[int | None, int 
 
     Raises `ConfigError` when there is no such user or group.
     """
-    gid = _group_id(group) if group is not None else None
+    gid = _group_id(group, ("server", "group")) if group is not None else None
     if user is None:
         return None, gid, [] if gid is None else [gid]
+    uid = _user_id(user, ("server", "user"))
     try:
-        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+        entry = pwd.getpwuid(uid) if user.isdecimal() else pwd.getpwnam(user)
     except KeyError:
-        if not user.isdecimal():
-            raise ConfigError(f"there is no user {user!r}", path=("server", "user")) from None
         if gid is None:
             raise ConfigError(
                 f"user {user} has no entry, so a group is needed", path=("server", "user")
             ) from None
-        return int(user), gid, [gid]
+        return uid, gid, [gid]
     if gid is not None:
-        return entry.pw_uid, gid, [gid]
-    return entry.pw_uid, entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
+        return uid, gid, [gid]
+    return uid, entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
 
 
-def _group_id(group: str) -> int:
-    if group.isdecimal():
-        return int(group)
+def find_owner(owner: str | None, group: str | None, path: _Path = ()) -> tuple[int, int]:
+    """The numbers of a file's owner and group (names or numbers), -1 for none, as chown(2) takes them.
+
+    `path` is that of the table whose options they are. Raises `ConfigError` for those that do not exist.
+    """
+    numbers, errors = [], []
+    for option, name, find in (("owner", owner, _user_id), ("group", group, _group_id)):
+        try:
+            numbers.append(-1 if name is None else find(name, (*path, option)))
+        except ConfigError as error:
+            errors.append(error)
+    if errors:
+        raise ConfigError.several(errors)
+    return numbers[0], numbers[1]
+
+
+def identity_mistakes(config: Config) -> list[ConfigError]:
+    """The users and groups of a configuration that do not exist on this machine."""
+    server = config.server
+    finders: list[Callable[[], object]] = [partial(find_identity, server.user, server.group)]
+    finders += [partial(find_owner, one.owner, one.group, one.path) for one in config.listeners]
+    errors = []
+    for find in finders:
+        try:
+            find()
+        except ConfigError as error:
+            errors.append(error)
+    return errors
+
+
+def _user_id(user: str, path: _Path) -> int:
     try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise ConfigError(f"there is no group {group!r}", path=("server", "group")) from None
+        return _number(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+    except (KeyError, ValueError):
+        raise ConfigError(f"there is no user {user!r}", path=path) from None
+
+
+def _group_id(group: str, path: _Path) -> int:
+    try:
+        return _number(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+    except (KeyError, ValueError):
+        raise ConfigError(f"there is no group {group!r}", path=path) from None
+
+
+def _number(text: str) -> int:
+    number = int(text)
+    if number >= _NOBODYS:
+        raise ValueError(text)
+    return number

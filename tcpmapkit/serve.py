@@ -20,6 +20,7 @@ from tcpmapkit.server import Server
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig
+    from tcpmapkit.listener import Address
     from tcpmapkit.site import Site
 
 __all__ = ["loop_factory", "serve"]
@@ -109,6 +110,8 @@ async def _before(stopping: asyncio.Event, start: Coroutine[Any, Any, None]) -> 
     return True
 
 
-def _as_bound(listener: ListenerConfig, addresses: list[tuple[str, int]]) -> ListenerConfig:
+def _as_bound(listener: ListenerConfig, addresses: list[Address]) -> ListenerConfig:
     """The listener with the port that it has: port 0 lets the system choose one."""
+    if listener.endpoint.kind == "unix":
+        return listener
     return attrs.evolve(listener, endpoint=attrs.evolve(listener.endpoint, port=addresses[0][1]))

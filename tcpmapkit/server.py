@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from tcpmapkit.connection import Connection
-from tcpmapkit.listener import BACKLOG, Listener, is_waiting
+from tcpmapkit.listener import BACKLOG, Address, Listener, is_waiting
 from tcpmapkit.listener_service import new_service
 from tcpmapkit.process import drop_privileges, limit_connections
 from tcpmapkit.seldom import Seldom
@@ -72,7 +72,7 @@ class Server:
 
     def _listener(self, config: ListenerConfig, maps: Sequence[Map]) -> Listener:
         service = new_service(config, maps, self._clock, self._opened, self._closed)
-        return Listener(config.endpoint, config.allow, service)
+        return Listener(config, service)
 
     @property
     def counters(self) -> list[Counters]:
@@ -80,8 +80,9 @@ class Server:
         return [listener.service.counters for listener in self.listeners]
 
     @property
-    def addresses(self) -> list[list[tuple[str, int]]]:
-        """Host and port of each listener's sockets, in the order of the configuration."""
+    def addresses(self) -> list[list[Address]]:
+        """Host and port of each listener's sockets, or a unix socket's path, in the order of the
+        configuration."""
         return [listener.addresses for listener in self.listeners]
 
     # Starting and stopping.
