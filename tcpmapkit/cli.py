@@ -81,7 +81,9 @@ def _warn_of_broken_plugins(site: Site) -> None:
 def run(file: Path | None) -> None:
     """Serve the listeners of the configuration until told to stop."""
     from tcpmapkit.log import set_up_log
-    from tcpmapkit.postfix_config import main_cf_line
+    from tcpmapkit.postfix.installed import queue_directory
+    from tcpmapkit.postfix.main_cf import ready_line
+    from tcpmapkit.postfix.served import find_served
     from tcpmapkit.process import StartError
     from tcpmapkit.serve import loop_factory, serve
     from tcpmapkit.site import located
@@ -91,10 +93,12 @@ def run(file: Path | None) -> None:
         if not site.config.listeners:
             raise ConfigError("there is nothing to serve: no [[listeners]]", file=site.document.path)
         log = site.config.log
+        served = find_served(site)
+        queue = queue_directory(served)
 
         def ready(listeners: list[ListenerConfig]) -> None:
-            for listener in listeners:
-                click.echo(f"{listener.endpoint} serves {listener.map}; in main.cf: {main_cf_line(listener)}")
+            for one, listener in zip(served, listeners, strict=True):
+                print_line(ready_line(one.at(listener), queue))
 
         try:
             set_up_log(log.to, log.level, log.format)
@@ -249,12 +253,31 @@ def _described(one: ResolverType) -> tuple[str, ...]:
 
 @main.command("postfix-config")
 @_file_option
-def postfix_config_command(file: Path | None) -> None:
-    """Print the main.cf lines for each listener."""
-    from tcpmapkit.postfix_config import postfix_config
+@click.option(
+    "--postconf",
+    "settings",
+    metavar="[FILE]",
+    is_flag=False,
+    flag_value="",
+    help="Compare with this machine's Postfix, or with the output of postconf in FILE (-: standard input).",
+)
+def postfix_config_command(file: Path | None, settings: str | None) -> None:
+    """Print the main.cf lines for each listener, or compare with what Postfix has."""
+    from tcpmapkit.postfix import installed
+    from tcpmapkit.postfix.check import compare
+    from tcpmapkit.postfix.main_cf import main_cf, warnings
+    from tcpmapkit.postfix.postconf import parse_postconf
+    from tcpmapkit.postfix.served import find_served
 
     with _config_errors():
-        for line in postfix_config(_open(file).config):
+        served = find_served(_open(file))
+        if settings is not None:
+            print_rows(compare(parse_postconf(installed.read_settings(settings)), served))
+            return
+        queue = installed.queue_directory(served)
+        for warning in warnings(served, queue, installed.smtpd_chrooted(served)):
+            _tell(f"warning: {warning}")
+        for line in main_cf(served, queue):
             print_line(line)
 
 

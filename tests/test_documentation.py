@@ -26,7 +26,7 @@ from tcpmapkit.config.options import Option, options_of, type_options
 from tcpmapkit.config.reading import Reader
 from tcpmapkit.config.scalars import Endpoint, Network
 from tcpmapkit.plugins import BUILT_IN, load_plugins
-from tcpmapkit.postfix_config import REFUSING
+from tcpmapkit.postfix.parameters import REFUSING
 from tests.documents import DOCUMENTS, TOP, anchors, blocks, options_table, prose, sections
 
 RESOLVERS, CONFIGURATION, COMMANDS = (

@@ -1,0 +1,180 @@
+"""Where Postfix's settings and ours differ: time-outs, and what a search order depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import inf
+from typing import Final
+
+from tcpmapkit.config import MapConfig
+from tcpmapkit.postfix.pointing import Pointing, Row
+from tcpmapkit.postfix.served import Served
+from tcpmapkit.postfix.values import NotUnderstood, seconds, split_list
+from tcpmapkit.protocols import PROTOCOLS
+
+__all__ = ["difference_rows", "time_out_rows"]
+
+#: The expanded value of a parameter, for a service ("" for main.cf). Raises `NotUnderstood`.
+Read = Callable[[str, str], str]
+
+_PREFIX: Final = "smtpd_policy_service_"
+
+_USES_DELIMITER: Final = frozenset({"address", "virtual", "canonical", "generic", "transport", "access"})
+_USES_LOCAL_DOMAINS: Final = frozenset({"address", "virtual", "canonical", "generic"})
+#: `search` -> whether an unmatched extension goes into the result unless the map says.
+_PROPAGATES: Final = {"virtual": True, "canonical": True, "generic": False}
+#: `search` -> its word in parent_domain_matches_subdomains, and what it does unless the map says.
+_PARENT: Final = {
+    "access": ("smtpd_access_maps", "parent"),
+    "domain": ("relay_domains", "parent"),
+    "transport": ("transport_maps", "dot"),
+}
+
+
+def time_out_rows(read: Read, served: Sequence[Served], pointing: Sequence[Pointing]) -> Iterator[Row]:
+    """The time limits of Postfix that end a lookup, or a connection, before we do.
+
+    Those of tcp: and socketmap: tables cannot be set: 100 s, more than any deadline (dict_tcp,
+    dict_sockmap).
+    """
+    for one in served:
+        if one.listener.protocol != "policy":
+            yield from _ipc(read, one)
+            continue
+        for each in pointing:
+            if each.served is one:
+                yield from _policy(read, each)
+
+
+def _ipc(read: Read, served: Served) -> Iterator[Row]:
+    """cleanup(8), trivial-rewrite(8) and proxymap(8) look up for others, who wait ipc_timeout."""
+    try:
+        limit = seconds(read("ipc_timeout", ""))
+    except NotUnderstood as error:
+        yield ("not understood", "ipc_timeout", str(error))
+        return
+    if limit <= served.deadline:
+        text = f"{limit:g} s: a lookup at {served.listener.endpoint} may take {served.deadline:g} s"
+        yield ("time-out", "ipc_timeout", text)
+
+
+def _policy(read: Read, one: Pointing) -> Iterator[Row]:
+    """The limits of one check_policy_service: its own, else the parameters."""
+    own, served, where = one.reference.options, one.served, f"{one.place}: "
+
+    def limit(name: str) -> str:
+        return own[name] if name in own else read(f"{_PREFIX}{name}", one.service)
+
+    endpoint = served.listener.endpoint
+    kept = PROTOCOLS["policy"].idle_timeout
+    try:
+        timeout, idle, life = (seconds(limit(name)) for name in ("timeout", "max_idle", "max_ttl"))
+        requests, action = limit("request_limit"), limit("default_action")
+    except NotUnderstood as error:
+        yield ("not understood", f"{where}{_PREFIX}*", str(error))
+        return
+    if timeout <= served.deadline:
+        text = f"{timeout:g} s: a lookup at {endpoint} may take {served.deadline:g} s"
+        yield ("time-out", f"{where}{_PREFIX}timeout", text)
+    if min(most or inf for most in (idle, life)) >= kept:  # 0 is no limit
+        text = f"{idle:g} s (0: no limit): {endpoint} closes a connection that is idle for {kept:g} s"
+        yield ("time-out", f"{where}{_PREFIX}max_idle", text)
+    if requests.strip() != "0":
+        text = f"{requests}: Postfix connects anew after so many requests; 0 keeps the connection"
+        yield ("time-out", f"{where}{_PREFIX}request_limit", text)
+    ours = served.listener.default_action
+    if ours == "close":
+        text = f"{action}: what Postfix does when a lookup at {endpoint} fails"
+        yield ("default action", f"{where}{_PREFIX}default_action", text)
+    elif action.split() != ours.split():
+        text = f"{action}: when nobody answers; {endpoint} says {ours} when a lookup fails"
+        yield ("differs", f"{where}{_PREFIX}default_action", text)
+
+
+def difference_rows(read: Read, maps: Iterable[MapConfig]) -> Iterator[Row]:
+    """Where a setting is not what the maps' options say."""
+    comparisons = (_delimiter, _local_domains, _extension, _subdomains)
+    for one in maps:
+        for compare, parameter in zip(comparisons, _COMPARED, strict=True):
+            try:
+                yield from compare(read, one)
+            except NotUnderstood as error:
+                yield ("not understood", parameter, f"cannot be compared with map {one.name}: {error}")
+
+
+_COMPARED: Final = (
+    "recipient_delimiter",
+    "mydestination",
+    "propagate_unmatched_extensions",
+    "parent_domain_matches_subdomains",
+)
+
+
+def _delimiter(read: Read, one: MapConfig) -> Iterator[Row]:
+    if one.search not in _USES_DELIMITER:
+        return
+    theirs = read("recipient_delimiter", "").strip()
+    if set(theirs) != set(one.recipient_delimiter):
+        text = f'"{theirs}": map {one.name} has recipient_delimiter = "{one.recipient_delimiter}"'
+        yield ("differs", "recipient_delimiter", text)
+
+
+def _local_domains(read: Read, one: MapConfig) -> Iterator[Row]:
+    """``user`` alone is asked for the domains of mydestination and for $myorigin (resolve_local)."""
+    if one.search not in _USES_LOCAL_DOMAINS:
+        return
+    theirs, unclear = set(), []
+    for member in split_list(read("mydestination", "")):
+        if _is_pattern(member):
+            unclear.append(member)
+        else:
+            theirs.add(member.lower())
+    origin = read("myorigin", "").strip().lower()
+    if origin.startswith("/"):  # a file with the name
+        unclear.append(origin)
+    else:
+        theirs.add(origin)
+    ours = {domain.lower() for domain in one.local_domains if not domain.startswith("[")}
+    if unclear:
+        text = f"{' '.join(unclear)}: a table, file or pattern; compare it with map {one.name} by hand"
+        yield ("not understood", "mydestination", text)
+    for domain in sorted(theirs - ours):
+        text = f"{domain} is not among the local_domains of map {one.name}"
+        yield ("differs", "myorigin" if domain == origin else "mydestination", text)
+    for domain in sorted(ours - theirs) if not unclear else ():
+        text = f"{domain} is among the local_domains of map {one.name}, and not in mydestination or myorigin"
+        yield ("differs", "mydestination", text)
+
+
+def _is_pattern(member: str) -> bool:
+    """Whether a member of a list is a table, a file or a "not"."""
+    return member[0] in "!/{" or (":" in member and member[0] != "[")
+
+
+def _extension(read: Read, one: MapConfig) -> Iterator[Row]:
+    usual = _PROPAGATES.get(one.search or "")
+    if usual is None:
+        return
+    ours = usual if one.propagate_extension is None else one.propagate_extension
+    theirs = one.search in list(split_list(read("propagate_unmatched_extensions", "").lower()))
+    if theirs != ours:
+        text = f"{_has(theirs)} {one.search}: map {one.name} has propagate_extension = {str(ours).lower()}"
+        yield ("differs", "propagate_unmatched_extensions", text)
+
+
+def _subdomains(read: Read, one: MapConfig) -> Iterator[Row]:
+    word, usual = _PARENT.get(one.search or "", ("", ""))
+    if not word:
+        return
+    members = [member.lower() for member in split_list(read("parent_domain_matches_subdomains", ""))]
+    unclear = list(filter(_is_pattern, members))
+    if unclear:
+        raise NotUnderstood(f"{' '.join(unclear)} is a table, file or pattern")
+    ours = one.match_subdomains or usual
+    if (word in members) != (ours == "parent"):
+        text = f'{_has(word in members)} {word}: map {one.name} has match_subdomains = "{ours}"'
+        yield ("differs", "parent_domain_matches_subdomains", text)
+
+
+def _has(there: bool) -> str:
+    return "has" if there else "lacks"
