@@ -116,6 +116,16 @@ async def test_a_key_template_without_one_of_its_parts_is_a_miss(
 
 
 @both_kinds
+@pytest.mark.parametrize(("folds", "asked"), [(fold, "x-joe@example.org"), (None, "X-Joe@Example.ORG")])
+async def test_what_a_key_template_makes_is_folded_for_a_folded_type(
+    make: MakeStep, folds: Any, asked: str
+) -> None:
+    step = make(Found("x"), fold=folds, key=key_template("X-{sender}"))
+    await ask(step, question("key", attributes={"sender": "Joe@Example.ORG"}))
+    assert step.resolver.keys == [asked]
+
+
+@both_kinds
 async def test_a_partial_mark_is_passed_on(make: MakeStep) -> None:
     step = make(Found("x"), fold=fold, key=key_template("{domain}"))
     await ask(step, question("A@example.org", partial=True))
