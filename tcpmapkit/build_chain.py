@@ -207,7 +207,7 @@ class ChainBuilder:
                 raise ConfigErrors([])
             current = found.current
             attributes = None if current.attributes is None else frozenset(current.attributes)
-            inner.append(Traits(current.folded, current.in_memory, attributes))
+            inner.append(Traits(current.blind_to_case, current.in_memory, attributes))
             self.assembly.built.references.setdefault(self.config.name, set()).add(name)
             return refer_to(found)
 

@@ -39,6 +39,12 @@ class Generation:
     number: int = 0
     flights: dict[Hashable, Flight] = attrs.Factory(dict)
 
+    @property
+    def blind_to_case(self) -> bool:
+        """Whether keys that differ in nothing but capitals (or what folding makes equal) are answered alike:
+        whoever asks this map may then go by the folded key too."""
+        return self.folded and self.rewriting is None and self.conversion is None
+
     def cache_key(self, query: Query) -> Hashable:
         """What identical lookups have in common; None when that cannot be said."""
         if self.attributes is None:

@@ -23,6 +23,7 @@ from tcpmapkit.config.model import (
 )
 from tcpmapkit.config.options import STEP_OPTIONS, type_options
 from tcpmapkit.config.reading import Plan, Reader
+from tcpmapkit.config.searches import search_mistakes
 from tcpmapkit.errors import ConfigError, ConfigErrors, under
 from tcpmapkit.keys import fold
 
@@ -157,6 +158,7 @@ class _Structuring:
         path = ("maps", name)
         plan = self.reader.plan_of(MapConfig)
         fields, errors = self.reader.fields(plan, table, "maps", apart=("resolvers", "tests"))
+        errors += search_mistakes(fields, table)
         self.errors += under(ConfigErrors(errors), *path)
         written = table.get("resolvers")
         if written == []:
