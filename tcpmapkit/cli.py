@@ -118,7 +118,7 @@ def check(file: Path | None, offline: bool) -> None:
     """Validate the configuration, load every table, run the tests."""
     from tcpmapkit.log import warn_on_standard_error
     from tcpmapkit.map_tests import MapTestResults, run_map_tests
-    from tcpmapkit.process import find_identity
+    from tcpmapkit.process import identity_mistakes
     from tcpmapkit.site import examine_site, find_configuration, located
 
     warn_on_standard_error()
@@ -126,10 +126,9 @@ def check(file: Path | None, offline: bool) -> None:
         site = examine_site(find_configuration(file), offline=offline)
         _warn_of_broken_plugins(site)
         mistakes: list[ConfigError] = [*site.mistakes]
-        try:
-            find_identity(site.config.server.user, site.config.server.group)
-        except ConfigError as error:  # this need not be the machine that will serve
-            _tell(f"warning: {located(site.document, [error])}")
+        unknown = identity_mistakes(site.config)  # this need not be the machine that will serve
+        for mistake in located(site.document, unknown).errors:
+            _tell(f"warning: {mistake}")
 
         async def load_and_test() -> MapTestResults:
             try:

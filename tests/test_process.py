@@ -134,6 +134,7 @@ def test_nobody_cannot_become_somebody_else() -> None:
     [
         ("no-such-user", None, "there is no user 'no-such-user'", "user"),
         (None, "no-such-group", "there is no group 'no-such-group'", "group"),
+        (str(2**32 - 1), None, "there is no user '4294967295'", "user"),
         ("54321", None, "user 54321 has no entry, so a group is needed", "user"),
     ],
 )
