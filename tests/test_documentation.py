@@ -21,7 +21,7 @@ from tcpmapkit.cli import main
 from tcpmapkit.config import ListenerConfig, LogConfig, PluginsConfig, ServerConfig
 from tcpmapkit.config.availability import NOT_AVAILABLE
 from tcpmapkit.config.masking import Secrets
-from tcpmapkit.config.model import Config, MapConfig, MapTest, StepConfig
+from tcpmapkit.config.model import Config, MapConfig, MapTest, PolicyTest, StepConfig
 from tcpmapkit.config.options import Option, options_of, type_options
 from tcpmapkit.config.reading import Reader
 from tcpmapkit.config.scalars import Endpoint, Network
@@ -41,6 +41,7 @@ SECTIONS: dict[str, type] = {
     "[log]": LogConfig,
     "[plugins]": PluginsConfig,
     "[[listeners]]": ListenerConfig,
+    "[[listeners.tests]]": PolicyTest,
     "[maps.NAME]": MapConfig,
     "[[maps.NAME.resolvers]]": StepConfig,
     "Cache": CacheOptions,
@@ -60,7 +61,13 @@ _SCALARS = {
     Map: "name of a map",
     Endpoint: "endpoint",
 }
-_NOTED = {"duration": "duration", "size": "size", "template": "template", "template-json": "any value"}
+_NOTED = {
+    "duration": "duration",
+    "size": "size",
+    "mode": "permissions",
+    "template": "template",
+    "template-json": "any value",
+}
 
 
 def type_words(annotation: Any) -> str:
@@ -102,7 +109,7 @@ def with_members(options: typing.Iterable[Option]) -> dict[str, Option]:
         for inner in get_args(option.annotation):
             member = get_args(inner)[0] if get_origin(inner) is tuple else inner
             array = tuple in (get_origin(inner), get_origin(option.annotation))
-            if array and attrs.has(member) and member not in (StepConfig, MapTest):
+            if array and attrs.has(member) and member not in (StepConfig, MapTest, PolicyTest):
                 inner_options = with_members(options_of(member))
                 named |= {f"{option.name}[].{name}": one for name, one in inner_options.items()}
     return named
