@@ -12,6 +12,8 @@ import os
 import pwd
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -20,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from tcpmapkit import unix_socket
+from tcpmapkit.cli import main
 from tcpmapkit.config import Endpoint, ListenerConfig, ServerConfig
 from tcpmapkit.errors import ConfigError, ConfigErrors
 from tcpmapkit.listener import BACKLOG
@@ -31,6 +35,7 @@ from tcpmapkit.serve import _as_bound
 from tcpmapkit.server import Server
 from tcpmapkit.testing import FakeClock
 from tcpmapkit.unix_socket import UnixSocket
+from tests.real_postfix import Postfix
 from tests.serving import HeldMap
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -569,3 +574,63 @@ async def test_a_file_that_a_dropped_user_cannot_remove_is_left_for_the_next_sta
     assert refuses(path) == errno.ECONNREFUSED
     async with serving(config_of(path)) as server:
         assert await ask(server) == ANSWER
+
+
+# The commands.
+
+
+def site_at(directory: Path, path: Path, *options: str, server: str = "") -> Path:
+    file = directory / "tcpmapkit.toml"
+    listener = ('protocol = "socketmap"', f'endpoint = "unix:{path.name}"', *options)
+    resolver = ('type = "static"', 'entries = { k = "v" }')
+    file.write_text(
+        "\n".join(("[server]", server, "[[listeners]]", *listener, "[[maps.held.resolvers]]", *resolver, ""))
+    )
+    return file
+
+
+def run_argv(file: Path) -> list[str]:
+    return [sys.executable, "-c", "from tcpmapkit.cli import main; main()", "run", "-c", str(file)]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ('owner = "no-such-user"', ":6:9: listeners[0].owner: there is no user 'no-such-user'"),
+        ('group = "no-such-group"', ":6:9: listeners[0].group: there is no group 'no-such-group'"),
+    ],
+)
+def test_run_refuses_an_unknown_owner_and_check_warns_of_it(
+    directory: Path, path: Path, option: str, said: str
+) -> None:
+    file = site_at(directory, path, option)
+    checked = CliRunner().invoke(main, ["check", "-c", str(file)])
+    assert checked.exit_code == 0
+    assert f"warning: {file}{said}" in checked.stderr
+    done = subprocess.run(run_argv(file), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 78
+    assert f"{file}{said}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not path.exists()
+
+
+def test_postmap_asks_a_server_that_names_its_socket_and_a_second_one_does_not_start(
+    directory: Path, path: Path, postfix: Postfix
+) -> None:
+    file = site_at(directory, path, 'mode = "0666"', server='user = "nobody"' if os.geteuid() == 0 else "")
+    with subprocess.Popen(
+        run_argv(file), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as run:
+        try:
+            assert run.stdout is not None
+            assert run.stdout.readline().startswith(f"unix:{path} serves held; ")
+            done = postfix.postmap("-q", "k", f"socketmap:unix:{path}:held")
+            assert (done.stdout, done.returncode) == (b"v\n", 0)
+            second = subprocess.run(run_argv(file), capture_output=True, text=True, timeout=60, check=False)
+            assert second.returncode == 1
+            assert f"cannot listen on unix:{path}: Address already in use" in second.stderr
+            again = postfix.postmap("-q", "k", f"socketmap:unix:{path}:held")
+            assert again.stdout == b"v\n"
+        finally:
+            run.terminate()
+    assert run.returncode == 0
