@@ -37,13 +37,12 @@ def time_out_rows(read: Read, served: Sequence[Served], pointing: Sequence[Point
     Those of tcp: and socketmap: tables cannot be set: 100 s, more than any deadline (dict_tcp,
     dict_sockmap).
     """
-    for one in served:
-        if one.listener.protocol != "policy":
-            yield from _ipc(read, one)
-            continue
-        for each in pointing:
-            if each.served is one:
-                yield from _policy(read, each)
+    tables = [one for one in served if one.listener.protocol != "policy"]
+    if tables:
+        yield from _ipc(read, max(tables, key=lambda one: one.deadline))
+    for each in pointing:
+        if each.reference.kind == "policy":
+            yield from _policy(read, each)
 
 
 def _ipc(read: Read, served: Served) -> Iterator[Row]:
