@@ -1,8 +1,8 @@
 """Postfix's own libraries, asked by ctypes for what its table look-ups do with an address.
 
-``python -m tests.postfix_library DIRECTORY EMPTY`` loads libpostfix-util and libpostfix-global from
-DIRECTORY, reads the main.cf that MAIL_CONFIG points to and a JSON list of questions from standard input,
-and prints the list of answers. A process of its own, since the libraries end theirs when unhappy.
+``python -m tests.postfix_library LIBRARIES DAEMONS EMPTY`` loads libpostfix-util and libpostfix-global,
+reads the main.cf that MAIL_CONFIG points to and a JSON list of questions from standard input, and prints
+the list of answers. A process of its own, since the libraries end theirs when unhappy.
 The keys of a search are those that it logs when it is verbose and the table is empty.
 """
 
@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,8 @@ ADDRESS, WIPE_AND_TERMINATE = 260, 3
 
 Answer = list[str] | str
 
+HERE = Path(__file__).resolve().parent.parent
+
 
 class Token(ctypes.Structure):
     """TOK822 of tok822.h, as far as it is read."""
@@ -43,18 +48,67 @@ class Token(ctypes.Structure):
     )
 
 
+class Vector(ctypes.Structure):
+    """ARGV of argv.h."""
+
+    _fields_ = (
+        ("len", ctypes.c_ssize_t),
+        ("argc", ctypes.c_ssize_t),
+        ("argv", ctypes.POINTER(ctypes.c_char_p)),
+    )
+
+
+def serve_rewriting(listener: socket.socket, daemons: Path) -> None:
+    """Answer as trivial-rewrite(8) does, by running it for each new question.
+
+    A question is a list of names and values, each with a NUL behind it, and a NUL behind the last.
+    """
+    client, _ = listener.accept()
+    client.sendall(b"protocol\0trivial_rewrite_protocol\0\0")
+    answers: dict[bytes, bytes] = {}
+    question = b""
+    while more := client.recv(65536):
+        question += more
+        if not question.endswith(b"\0\0"):
+            continue
+        if question not in answers:
+            ours, theirs = socket.socketpair()
+            command = [daemons / "trivial-rewrite", "-S", "-n", "rewrite"]
+            with ours, subprocess.Popen(command, stdin=theirs, stdout=theirs):
+                theirs.close()
+                ours.sendall(question)
+                with ours.makefile("rb") as answer:
+                    answers[question] = answer.read()
+        client.sendall(answers[question])
+        question = b""
+
+
 class Library:
     """The two libraries, ready to be asked."""
 
-    def __init__(self, directory: Path, empty: Path) -> None:
+    def __init__(self, directory: Path, daemons: Path, empty: Path) -> None:
         self.util = ctypes.CDLL(str(directory / "libpostfix-util.so"), mode=ctypes.RTLD_GLOBAL)
         self.mail = ctypes.CDLL(str(directory / "libpostfix-global.so"), mode=ctypes.RTLD_GLOBAL)
         self.util.vstring_alloc.restype = self.util.vstring_export.restype = ctypes.c_void_p
-        for function in ("maps_create", "mail_addr_find_opt", "tok822_parse_limit", "tok822_grep"):
+        for function in (
+            "maps_create",
+            "mail_addr_find_opt",
+            "mail_addr_map_opt",
+            "tok822_parse_limit",
+            "tok822_grep",
+        ):
             getattr(self.mail, function).restype = ctypes.c_void_p
         self.util.match_list_init.restype = ctypes.c_void_p
         self.mail.mail_conf_read()
         self.mail.mail_params_init()
+        os.chdir(empty.parent)
+        # Before anybody asks: a client that cannot connect sleeps for ten seconds.
+        listener = socket.socket(socket.AF_UNIX)
+        Path("private").mkdir(exist_ok=True)
+        Path("private/rewrite").unlink(missing_ok=True)
+        listener.bind("private/rewrite")
+        listener.listen()
+        threading.Thread(target=serve_rewriting, args=[listener, daemons], daemon=True).start()
         self.logged: list[str] = []
         listener = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p)
         self._listener = listener(lambda level, text: self.logged.append((text or b"").decode()))
@@ -87,6 +141,13 @@ class Library:
         )
         before, after = "maps_find: T: ", ": not found"
         return [line[len(before) : -len(after)] for line in logged if line.startswith(before)]
+
+    def map(self, table: str, address: str, propagate: int) -> list[str]:
+        """The addresses, quoted, that mail_addr_map_opt() makes of one with a table."""
+        maps = ctypes.c_void_p(self.mail.maps_create(b"M", f"texthash:{table}".encode(), UTF8_REQUEST | LOCK))
+        found = self.mail.mail_addr_map_opt(maps, address.encode(), propagate, INTERNAL, EXTERNAL, EXTERNAL)
+        vector = Vector.from_address(found) if found else Vector()
+        return [(vector.argv[at] or b"").decode() for at in range(vector.argc)]
 
     def match_list(self, name: str, style: int) -> list[str]:
         """The keys that a list of domains with one table asks for."""
@@ -122,20 +183,19 @@ class Library:
 
 def ask(postfix: Postfix, questions: list[list[Any]]) -> list[Answer]:
     """The answers to ``[function, argument, ...]``; skips the test where the libraries cannot be asked."""
-    shared = postfix.run("postconf", "-h", "shlib_directory").stdout.decode().strip()
-    directory = Path(shared)
+    shown = postfix.run("postconf", "-h", "shlib_directory", "daemon_directory").stdout.decode()
+    directory, daemons = map(Path, shown.splitlines())
     if not (directory / "libpostfix-global.so").exists():
         missing_server(f"this Postfix has no libraries of its own in {directory}")
     empty = postfix.configuration / "empty"
     empty.touch()
     settle(empty)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.postfix_library", str(directory), str(empty)],
+        [sys.executable, "-m", "tests.postfix_library", directory, daemons, empty],
         input=json.dumps(questions).encode(),
         capture_output=True,
-        timeout=60,
-        env={**postfix.environment, "MAIL_CONFIG": str(postfix.configuration)},
-        cwd=Path(__file__).resolve().parent.parent,
+        timeout=30,
+        env={**postfix.environment, "MAIL_CONFIG": str(postfix.configuration), "PYTHONPATH": str(HERE)},
         check=False,
     )
     if done.returncode:
@@ -145,5 +205,5 @@ def ask(postfix: Postfix, questions: list[list[Any]]) -> list[Answer]:
 
 
 if __name__ == "__main__":
-    library = Library(Path(sys.argv[1]), Path(sys.argv[2]))
+    library = Library(*map(Path, sys.argv[1:]))
     json.dump([getattr(library, name)(*args) for name, *args in json.load(sys.stdin)], sys.stdout)

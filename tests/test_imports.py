@@ -143,7 +143,7 @@ def test_the_leaves_import_attrs_and_nothing_else_of_others() -> None:
         assert foreign <= {"attrs"}
 
 
-@pytest.mark.parametrize("slow", ["aiohttp", "dns", "jmespath", "rich", "uvloop", "pcre2", "redis"])
+@pytest.mark.parametrize("slow", ["aiohttp", "dns", "idna", "jmespath", "rich", "uvloop", "pcre2", "redis"])
 def test_a_slow_library_is_not_imported_when_a_module_is(slow: str) -> None:
     eager = [
         f"{file}:{line}"

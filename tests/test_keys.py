@@ -10,9 +10,11 @@ from tcpmapkit.keys import (
     SPECIAL_KEYS,
     fold,
     host_or_domain,
+    quote_address,
     quote_localpart,
     split_address,
     split_extension,
+    unquote_address,
     unquote_localpart,
 )
 
@@ -106,6 +108,32 @@ def test_an_extension_is_split_where_postfix_splits_it(
     local: str, delimiters: str, user: str, extension: str | None
 ) -> None:
     assert split_extension(local, delimiters) == (user, extension)
+
+
+@pytest.mark.parametrize(
+    ("unquoted", "quoted"),
+    [
+        ("joe@example.org", "joe@example.org"),
+        ("a b@example.org", '"a b"@example.org'),
+        ("a@b@example.org", '"a@b"@example.org'),
+        ('joe"@example.org', '"joe\\""@example.org'),
+        ("@example.org", '""@example.org'),
+        ("a b", '"a b"'),
+        ("", '""'),
+        ("@a:b c@example.org", '@a:"b c"@example.org'),
+    ],
+)
+def test_an_address_has_two_forms(unquoted: str, quoted: str) -> None:
+    assert quote_address(unquoted) == quoted
+    assert unquote_address(quoted) == unquoted
+    assert unquote_address(unquoted) == unquoted
+
+
+def test_quotes_that_postfix_would_not_write_are_text() -> None:
+    """Postfix asks for ``joe"@example.org`` too, unquoted: that is somebody else than joe."""
+    assert split_address('joe"@example.org').user == 'joe"'
+    assert split_address('"joe"@example.org').user == '"joe"'
+    assert split_address('"joe+a b"@example.org').user == "joe"
 
 
 def test_an_address_is_split_at_its_last_at_sign() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tcpmapkit.keys import quote_address
 from tcpmapkit.rewriting import addresses
-from tcpmapkit.search import SearchOrder
+from tcpmapkit.search import Kind, SearchOrder
 from tests import postfix_library as library
 from tests.postfix_library import ask
 from tests.real_postfix import Postfix, find_program, missing_server, settle
@@ -132,3 +133,38 @@ def test_a_list_of_addresses_is_read_as_postfix_reads_it(postfix: Postfix) -> No
     for value, found in zip(values, ask(postfix, [["parse", value] for value in values]), strict=True):
         ours = ["".join(text for text, _ in tokens) for tokens in addresses(value)]
         assert ours == list(found), value
+
+
+VALUES = [
+    *("root", "root@example.net", "a@b, c", "a b, Joe User <j@x> (c)", "g: a@b, c@d;", '"a, b"@c, "d e"'),
+    *("a%b", "a!b", "a%b%c", "a!b!c", "a%b@c", '"a%b"', '"a!b"', '"a@b"', '"a b"@c', "@", "a@", ",", "(x)"),
+    *("<@a,@b:c@d>", "@a:b@c", "a@[192.0.2.1]", "a@b.", "a@b.example.", "jörg@x", "root+y@x", "<a b>"),
+    *("@x", "@x, b@y"),
+]
+
+
+@pytest.mark.parametrize(
+    ("propagate", "extension"),
+    [(True, "-x+y"), (True, "+"), (True, "+a%b"), (True, "+a!bä"), (True, ""), (False, "+x")],
+)
+def test_what_is_rewritten_means_to_postfix_what_its_own_rewriting_does(
+    propagate: bool, extension: str, postfix: Postfix, tmp_path: Path
+) -> None:
+    order = SearchOrder("virtual", DELIMITERS, LOCAL, propagate_extension=propagate)
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    keys = [f"joe.{at}{extension}@example.net" for at in range(len(VALUES))]
+    kind = Kind.WITHOUT_EXTENSION if extension else Kind.FULL
+    theirs.write_text("".join(f"joe.{at}@example.net {value}\n" for at, value in enumerate(VALUES)))
+    ours.write_text(
+        "".join(
+            f"{key} {order.rewritten(value, key, kind)}\n" for key, value in zip(keys, VALUES, strict=True)
+        )
+    )
+    settle(theirs)
+    settle(ours)
+    answers = ask(
+        postfix, [["map", str(table), key, int(propagate)] for key in keys for table in (theirs, ours)]
+    )
+    for at, value in enumerate(VALUES):
+        assert answers[2 * at] == answers[2 * at + 1], (keys[at], value)
+    assert answers[2] == answers[3] == [f"root{extension * propagate}@example.net"]
