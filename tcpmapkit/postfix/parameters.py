@@ -30,9 +30,9 @@ class Parameter:
     """A parameter that takes tables, or a ``check_*_access`` restriction.
 
     `search` is the map's option that gives what an indexed table would give there, None where Postfix
-    itself asks the full key only. `words`: the name of a map that has one of these in it is likely meant
-    for it. `restrictions`: the list in which such a restriction usually stands. `shared`: the default
-    of ``proxy_read_maps`` lets ``proxy:`` be put in front.
+    itself asks the full key only; `also` is one that gives the same. `words`: the name of a map that has
+    one of these in it is likely meant for it. `restrictions`: the list in which such a restriction
+    usually stands. `shared`: the default of ``proxy_read_maps`` lets ``proxy:`` be put in front.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Parameter:
     words: tuple[str, ...] = ()
     restrictions: str = ""
     shared: bool = True
+    also: Search | None = None
 
     def line(self, table: str) -> str:
         """The line of main.cf that names the table."""
@@ -48,10 +49,6 @@ class Parameter:
 
 def _access(what: str, stage: str, *words: str) -> Parameter:
     return Parameter(f"check_{what}_access", "access", words, f"smtpd_{stage}_restrictions")
-
-
-def _plain(name: str, *words: str, shared: bool = True) -> Parameter:
-    return Parameter(name, None, words, shared=shared)
 
 
 _VERIFY: Final = "address_verify_"
@@ -68,13 +65,14 @@ PARAMETERS: Final = (
     Parameter("smtpd_sender_login_maps", "address", ("login",)),
     Parameter("relay_recipient_maps", "address", ("relay",)),
     Parameter("relay_domains", "domain", ("relay",)),
-    _plain("virtual_mailbox_domains", "domain"),
+    # By default it is $virtual_mailbox_maps: a key without @ is asked as it is.
+    Parameter("virtual_mailbox_domains", None, ("domain",), also="address"),
     Parameter("virtual_mailbox_maps", "address", ("mailbox",)),
     Parameter("sender_bcc_maps", "address", ("sender_bcc",)),
     Parameter("recipient_bcc_maps", "address", ("bcc",)),
     Parameter("sender_dependent_relayhost_maps", "address", ("relayhost",)),
     Parameter("smtp_sasl_password_maps", "address", ("password",)),
-    _plain("smtp_tls_policy_maps", "tls"),
+    Parameter("smtp_tls_policy_maps", None, ("tls",)),
     _access("client", "client", "client"),
     _access("helo", "helo", "helo"),
     _access("sender", "sender", "sender"),
@@ -87,10 +85,10 @@ PARAMETERS: Final = (
     Parameter(f"{_VERIFY}sender_dependent_relayhost_maps", "address"),
     Parameter(f"{_VERIFY}sender_dependent_default_transport_maps", "address"),
     Parameter(f"{_VERIFY}transport_maps", "transport"),
-    _plain("lmtp_tls_policy_maps"),
-    _plain("mydestination"),
-    _plain("mynetworks"),
-    _plain("virtual_alias_domains"),
+    Parameter("lmtp_tls_policy_maps", None),
+    Parameter("mydestination", None),
+    Parameter("mynetworks", None),
+    Parameter("virtual_alias_domains", None, also="virtual"),
     Parameter("check_sasl_access", None, (), "smtpd_recipient_restrictions"),
     Parameter("check_ccert_access", None, (), "smtpd_recipient_restrictions"),
     Parameter("check_etrn_access", "access", (), "smtpd_etrn_restrictions", shared=False),
@@ -171,7 +169,7 @@ def guess_parameter(map_name: str, search: Search | None) -> Parameter:
 
 def misfit(parameter: Parameter, search: Search | None) -> str | None:
     """What is wrong with a map of that `search` behind the parameter, None when it fits."""
-    if parameter.search == search:
+    if search in (parameter.search, parameter.also or parameter.search):
         return None
     if parameter.search is None:
         return f'{parameter.name} wants a map without `search`, this one has "{search}"'
