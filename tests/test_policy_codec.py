@@ -223,6 +223,15 @@ def test_a_request_may_have_sixty_four_kibibytes(more: int) -> None:
             assert len(requests) == 1
 
 
+def test_a_request_is_given_up_once_its_end_would_come_too_late() -> None:
+    codec = PolicyCodec()
+    codec.receive_data(b"x" * (MAX_REQUEST - 1))
+    assert codec.next_request() is None
+    codec.receive_data(b"\n")
+    with pytest.raises(ProtocolError):
+        codec.next_request()
+
+
 def test_as_many_attributes_as_fit_are_kept() -> None:
     lines = b"".join(b"%x=\n" % number for number in range(10_000))
     assert len(the_request(ASKED + lines + b"\n")) == 10_001
