@@ -171,7 +171,7 @@ class Template:
 def _known(variables: Iterable[str]) -> str:
     """What there is, the attributes not one by one."""
     names = [f"{{{name}}}" for name in variables if name not in ATTRIBUTES]
-    return f"known: {' '.join([*names, 'and the attributes of a policy request'])}"
+    return f"known: {' '.join([*names, *(['and'] if names else []), 'the attributes of a policy request'])}"
 
 
 @attrs.frozen

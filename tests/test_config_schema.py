@@ -40,8 +40,14 @@ def test_a_right_file_is_valid() -> None:
         "[server]\ndeadline = -1",
         "[server]\nmax_connections = '5'",
         "[log]\nto = 'file'",
-        "[[listeners]]\nprotocol='policy'\nmap='m'\nendpoint='inet:localhost:1'",
+        "[[listeners]]\nprotocol='milter'\nmap='m'\nendpoint='inet:localhost:1'",
         "[[listeners]]\nprotocol='tcp_table'\nendpoint='inet:localhost:1'",
+        "[[listeners]]\nprotocol='policy'\nendpoint='inet:localhost:1'",
+        "[[listeners]]\nprotocol='socketmap'\nmap='m'\nendpoint='inet:localhost:1'",
+        "[[listeners]]\nprotocol='policy'\nmap='m'\nmaps=['m']\nendpoint='inet:localhost:1'",
+        "[[listeners]]\nprotocol='tcp_table'\nmap='m'\nstage='RCPT'\nendpoint='inet:localhost:1'",
+        "[[listeners]]\nprotocol='policy'\nmap='m'\nmode='rw'\nendpoint='unix:x'",
+        "[maps.m]\nsearch='adress'\nresolvers = [{type='nothing'}]",
         "[maps.m]",
         "[maps.m]\ncache = true\nresolvers = [{type='nothing'}]",
         "[maps.m]\nresolvers = [{type='cvs'}]",
@@ -99,9 +105,9 @@ def test_only_what_is_available_appears() -> None:
         "maps": properties("maps", "additionalProperties", "properties"),
     }
     for section, options in shown.items():
-        assert set(options) & set(NOT_AVAILABLE[section]) <= {"protocol", "workers"}
+        assert set(options) & set(NOT_AVAILABLE.get(section, ())) <= {"workers"}
         assert section == "" or all(option.get("description") for option in options.values())
-    assert shown["listeners"]["protocol"]["const"] == "tcp_table"
+    assert shown["listeners"]["protocol"]["enum"] == ["tcp_table", "socketmap", "policy"]
     assert shown["server"]["workers"]["const"] == 1
 
 

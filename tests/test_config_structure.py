@@ -291,7 +291,36 @@ LISTENER = '[maps.m]\nresolvers = [{type = "nothing"}]\n[[listeners]]\nmap = "m"
         ("[[listeners]]", [
             "1:1: listeners[0].protocol: it is missing",
             "1:1: listeners[0].endpoint: it is missing",
+        ]),
+        ("[[listeners]]\nprotocol='policy'\nendpoint='unix:/run/x'\nmaps=['m']", [
             "1:1: listeners[0].map: it is missing",
+            "4:1: listeners[0].maps: policy has no such option, only socketmap (`map` names its one map)",
+            "4:7: listeners[0].maps[0]: there is no map 'm'",
+        ]),
+        ("[[listeners]]\nprotocol='socketmap'\nendpoint='inet:[::1]:1'\nmap='m'\nkey='{sender}'\nmode='0660'", [
+            "4:1: listeners[0].map: socketmap has no such option, only tcp_table and policy (`maps` names the maps of it)",
+            "4:5: listeners[0].map: there is no map 'm'",
+            "5:1: listeners[0].key: socketmap has no such option, only policy",
+            "6:1: listeners[0].mode: only a unix socket has one",
+        ]),
+        ("[[listeners]]\nprotocol='socketmap'\nendpoint='unix:x'\nmaps=[]\nallow=['192.0.2.1']\nmode='999'", [
+            "4:6: listeners[0].maps: it is empty",
+            "5:1: listeners[0].allow: a unix socket has no networks (`mode`, `owner` and `group` say who may connect)",
+            "6:6: listeners[0].mode: '999' is not permissions in octal (such as \"0660\")",
+        ]),
+        (STEP + "type='nothing'\n[[listeners]]\nprotocol='policy'\nmap='m'\nendpoint='unix:x'\nkey='{key}'\ndefault_action=''\nstage='rcpt'", [
+            "8:5: listeners[0].key: unknown variable {key} (known: the attributes of a policy request)",
+            "9:16: listeners[0].default_action: an action is one line of text",
+            "10:7: listeners[0].stage: 'rcpt' is not 'CONNECT' or 'EHLO' or 'HELO' or 'MAIL' or 'RCPT' or 'DATA'"
+            " or 'END-OF-MESSAGE' or 'VRFY' or 'ETRN'",
+        ]),
+        ("[maps.m]\nlocal_domains=['a@b']\npropagate_extension=true\nresolvers=[{type='nothing'}]", [
+            "2:1: maps.m.local_domains: without effect here (it belongs to search = \"address\", \"virtual\", \"canonical\", \"generic\")",
+            "2:16: maps.m.local_domains[0]: not a domain (such as \"example.org\", \".example.org\")",
+            "3:1: maps.m.propagate_extension: without effect here (it belongs to search = \"virtual\", \"canonical\", \"generic\")",
+        ]),
+        ("[maps.m]\nsearch='access'\nlocal_domains=['a']\nmatch_subdomains='dot'\nresolvers=[{type='nothing'}]", [
+            "3:1: maps.m.local_domains: without effect for search = \"access\" (it belongs to search = \"address\", \"virtual\", \"canonical\", \"generic\")",
         ]),
         (LISTENER + "endpoint='unix:/run/x'", ["6:10: listeners[0].endpoint: tcp_table has no unix sockets (such as \"inet:127.0.0.1:4242\")"]),
         (LISTENER + "endpoint='inet:192.0.2.1:1'", [
@@ -303,7 +332,7 @@ LISTENER = '[maps.m]\nresolvers = [{type = "nothing"}]\n[[listeners]]\nmap = "m"
             "7:24: listeners[0].allow[1]: expected a network such as \"192.0.2.0/24\", not an integer",
         ]),
         (LISTENER + "endpoint='inet:localhost:1'\n[[listeners]]\nmap='m'\nprotocol='tcp_table'\nendpoint='inet:LOCALHOST:01'", [
-            "10:10: listeners[1].endpoint: another listener has this endpoint, in line 6 (tcp_table serves one map per endpoint)"
+            "10:10: listeners[1].endpoint: another listener has this endpoint, in line 6 (one socketmap endpoint serves many maps; for the others each has its own)"
         ]),
         (LISTENER + "endpoint='inet:127.0.0.1:1'\nprotocl='tcp_table'", [
             "7:1: listeners[0].protocl: unknown key (did you mean 'protocol'?)"
@@ -311,11 +340,11 @@ LISTENER = '[maps.m]\nresolvers = [{type = "nothing"}]\n[[listeners]]\nmap = "m"
         # templates, together with what else is wrong with their step
         (STEP + "type='http'\nurl='http://x/{kee}'\nkey='{value}'\nresult='{value}{x'\nratio=true\njson={a=['{b}', '{key}'], c='{d}'}", [
             "4:5: maps.m.resolvers[0].url: unknown variable {kee} (did you mean {key}?)",
-            "5:5: maps.m.resolvers[0].key: unknown variable {value} (known: {key} {local} {user} {extension} {domain})",
+            "5:5: maps.m.resolvers[0].key: unknown variable {value} (known: {key} {local} {user} {extension} {domain} and the attributes of a policy request)",
             "6:8: maps.m.resolvers[0].result: a lone '{' in the template '{value}{x' (a brace is {{ or }})",
             "7:7: maps.m.resolvers[0].ratio: expected a number, not true",
-            "8:10: maps.m.resolvers[0].json.a[0]: unknown variable {b} (known: {key} {local} {user} {extension} {domain})",
-            "8:29: maps.m.resolvers[0].json.c: unknown variable {d} (known: {key} {local} {user} {extension} {domain})",
+            "8:10: maps.m.resolvers[0].json.a[0]: unknown variable {b} (known: {key} {local} {user} {extension} {domain} and the attributes of a policy request)",
+            "8:29: maps.m.resolvers[0].json.c: unknown variable {d} (known: {key} {local} {user} {extension} {domain} and the attributes of a policy request)",
         ]),
         # a byte order mark, CRLF, a tab before the caret
         ("\ufeff[server]\r\n\tgrase = 1\r\n", ["2:2: server.grase: unknown key (did you mean 'grace'?)"]),
@@ -340,29 +369,17 @@ OPTION = {"maps": "[maps.m]", "listeners": "[[listeners]]", "server": "[server]"
         (section, option, value)
         for section, options in NOT_AVAILABLE.items()
         for option in options
-        for value in {"protocol": ("socketmap", "policy"), "workers": (2, "auto"), "type": ("rules",)}.get(
-            option, ("x",)
-        )
+        for value in {"workers": (2, "auto")}.get(option, ("x",))
     ],
 )
 def test_what_is_not_built_yet_is_refused_by_name(
     tmp_path: Path, section: str, option: str, value: Any
 ) -> None:
-    header = {
-        **OPTION,
-        "resolvers": "[maps.m]\n[[maps.m.resolvers]]\n" + ("type='nothing'" if option != "type" else ""),
-    }
+    header = {**OPTION, "resolvers": "[maps.m]\n[[maps.m.resolvers]]\ntype='nothing'"}
     _, errors = configure(tmp_path, f"{header[section]}\n{option} = {value!r}\n")
     told = [error.message for error in errors if error.path[-1] == option]
     assert len(told) == 1
     assert told[0].endswith("not available in this version")
-
-
-def test_what_a_later_protocol_needs_is_not_told_while_the_protocol_is_not_there(tmp_path: Path) -> None:
-    text = "[[listeners]]\nprotocol='socketmap'\nendpoint='unix:/run/x'\nmaps=['a']\nmode='0660'"
-    assert mistakes(tmp_path, text) == [
-        "2:10: listeners[0].protocol: 'socketmap' is not available in this version"
-    ]
 
 
 def test_steps_tests_and_listeners_with_a_mistake_are_left_out_and_the_rest_is_kept(tmp_path: Path) -> None:

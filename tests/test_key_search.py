@@ -254,6 +254,14 @@ search = "domain"
 [[maps.idna.resolvers]]
 type = "static"
 entries = { "xn--strae-oqa.example" = "OK", "strasse.example" = "other" }
+
+[maps.local]
+idna = "alabel"
+search = "address"
+local_domains = ["b\u00fccher.example"]
+[[maps.local.resolvers]]
+type = "static"
+entries = { joe = "found" }
 """
 
 
@@ -270,6 +278,7 @@ entries = { "xn--strae-oqa.example" = "OK", "strasse.example" = "other" }
         ("idna", "stra\u00dfe.example", "OK"),
         ("idna", "a.STRA\u00dfE.example", "OK"),
         ("idna", "strasse.example", "other"),
+        ("local", "joe@B\u00dccher.example", "found"),
     ],
 )
 async def test_a_configuration_searches_as_it_says(map: str, key: str, expected: str | None) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from tcpmapkit.config.mistakes import did_you_mean, show
+from tcpmapkit.config.mistakes import KeyMistake, did_you_mean, show
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.protocols import PROTOCOLS, ServedProtocol
 
-__all__ = ["listener_mistakes"]
+__all__ = ["listener_mistakes", "listener_schemas"]
 
 _Fits = Callable[[ServedProtocol], bool]
 
@@ -42,6 +42,20 @@ def listener_mistakes(
     return errors + _endpoint_mistakes(fields, table)
 
 
+def listener_schemas() -> list[dict[str, Any]]:
+    """The same as JSON Schema, as far as it goes: what each protocol must and must not have."""
+    return [
+        {
+            "if": {"properties": {"protocol": {"const": name}}, "required": ["protocol"]},
+            "then": {
+                "properties": {option: False for option, fits in _ONLY.items() if not fits(protocol)},
+                "required": [] if protocol.names_map else ["map"],
+            },
+        }
+        for name, protocol in PROTOCOLS.items()
+    ]
+
+
 def _named(fields: Mapping[str, Any]) -> Iterable[tuple[tuple[str | int, ...], str]]:
     if fields.get("map") is not None:
         yield ("map",), fields["map"]
@@ -54,7 +68,7 @@ def _unfitting(name: str, protocol: ServedProtocol, table: Mapping[str, Any]) ->
         if option in table and not fits(protocol):
             others = " and ".join(other for other, one in PROTOCOLS.items() if fits(one))
             hint = {"map": "`maps` names the maps of it", "maps": "`map` names its one map"}.get(option)
-            yield ConfigError(f"{name} has no such option, only {others}", path=(option,), hint=hint)
+            yield KeyMistake(f"{name} has no such option, only {others}", path=(option,), hint=hint)
 
 
 def _endpoint_mistakes(fields: Mapping[str, Any], table: Mapping[str, Any]) -> list[ConfigError]:
@@ -67,10 +81,10 @@ def _endpoint_mistakes(fields: Mapping[str, Any], table: Mapping[str, Any]) -> l
             return [ConfigError(f"{name} has no unix sockets", path=("endpoint",), hint=hint)]
         if "allow" in table:
             hint = "`mode`, `owner` and `group` say who may connect"
-            return [ConfigError("a unix socket has no networks", path=("allow",), hint=hint)]
+            return [KeyMistake("a unix socket has no networks", path=("allow",), hint=hint)]
         return []
-    errors = [
-        ConfigError("only a unix socket has one", path=(option,)) for option in _ONLY_UNIX if option in table
+    errors: list[ConfigError] = [
+        KeyMistake("only a unix socket has one", path=(option,)) for option in _ONLY_UNIX if option in table
     ]
     if not endpoint.loopback and not table.get("allow"):
         errors.append(

@@ -19,7 +19,7 @@ import attrs
 from tcpmapkit.cache import CacheOptions
 from tcpmapkit.config.scalars import Endpoint, Network
 from tcpmapkit.errors import ConfigError
-from tcpmapkit.keys import fold
+from tcpmapkit.keys import convert_domain, fold
 from tcpmapkit.option import Duration, option, positive
 from tcpmapkit.search import Search, SearchOrder
 
@@ -58,7 +58,8 @@ def _not_empty(instance: object, attribute: Any, value: object) -> None:
 
 def _delimiters(instance: object, attribute: Any, value: str) -> None:
     for character in value:
-        if character == "@" or character.isspace() or not character.isprintable():
+        # A letter would make the capitals of a key decide where it is split.
+        if character in '@"\\' or character.isspace() or character.isalpha() or not character.isprintable():
             raise ValueError(f"{character!r} cannot be a delimiter")
 
 
@@ -225,7 +226,8 @@ class MapConfig:
         """The search order that the options describe."""
         if self.search is None:
             return None
-        local = frozenset(map(fold, self.local_domains))
+        form = self.idna
+        local = frozenset(fold(convert_domain(one, form) if form else one) for one in self.local_domains)
         delimiters, subdomains = self.recipient_delimiter, self.match_subdomains
         return SearchOrder(self.search, delimiters, local, subdomains, self.propagate_extension)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import attrs
 
+from tcpmapkit.config.listeners import listener_schemas
 from tcpmapkit.config.model import Config, StepConfig
 from tcpmapkit.config.options import STEP_OPTIONS, Option, options_of, type_options
 from tcpmapkit.config.scalars import Endpoint, Network
@@ -60,6 +61,7 @@ def config_schema(types: Mapping[str, ResolverType]) -> Schema:
     described without them.
     """
     schema = _table(options_of(Config))
+    schema["properties"]["listeners"]["items"]["allOf"] = listener_schemas()
     maps = schema["properties"]["maps"]
     maps["propertyNames"] = {"pattern": r"^\S+$"}
     branches = [_branch(types[name]) for name in sorted(types)]

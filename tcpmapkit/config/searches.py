@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from tcpmapkit.config.mistakes import KeyMistake
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.search import SEARCHES, SearchOrder
 
@@ -25,7 +26,7 @@ def search_mistakes(fields: Mapping[str, Any], table: Mapping[str, Any]) -> Iter
     for option, fits in _ONLY.items():
         if option in table and (search is None or not fits(SearchOrder(search))):
             fitting = ", ".join(f'"{name}"' for name in SEARCHES if fits(SearchOrder(name)))
-            yield ConfigError(
+            yield KeyMistake(
                 "without effect here" if search is None else f'without effect for search = "{search}"',
                 path=(option,),
                 hint=f"it belongs to search = {fitting}",
