@@ -265,7 +265,7 @@ TABLE = (VAM, VAM, "tcp_table", "inet:127.0.0.1:4242", "")
         ("tcp:LocalHost:4242", [(VAM, VAM, "tcp_table", "inet:localhost:4242", "")]),
         ("tcp:4242", [(VAM, VAM, "tcp_table", "inet:localhost:4242", "")]),
         ("proxy:tcp:127.0.0.1:4242", [(*TABLE, "shared")]),
-        ("proxy:proxy:tcp:127.0.0.1:4242", [(*TABLE, "shared")]),
+        ("proxy:unionmap:{tcp:127.0.0.1:4242}", [(*TABLE, "shared")]),
         ("{ tcp:127.0.0.1:4242 }", [TABLE]),
         (
             "pipemap:{tcp:127.0.0.1:4242, unionmap:{static:x tcp:127.0.0.1:4242}}",

@@ -24,6 +24,7 @@ from tcpmapkit.postfix.values import split_list
 from tcpmapkit.search import SEARCHES, Search, SearchOrder
 from tcpmapkit.server import Server
 from tcpmapkit.site import Site, open_site
+from tests.private_postfix import free_port, running_postfix
 from tests.real_postfix import Postfix, settle
 
 QUEUE = "/var/spool/postfix"
@@ -286,6 +287,11 @@ POINTS = ("points here", "virtual_alias_maps", "tcp:127.0.0.1:4242: map aliases,
         ("virtual_alias_maps = ${mine?$mine}\nmine = tcp:127.0.0.1:4242", [POINTS]),
         ("virtual_alias_maps = tcp:127.0.0.1:4242\nproxy_read_maps = $virtual_alias_maps", [POINTS]),
         ("virtual_alias_maps = tcp:192.0.2.1:4242, tcp:127.0.0.1:25", []),
+        (
+            "virtual_alias_maps = proxy:unionmap:{static:x, tcp:127.0.0.1:4242}\n"
+            "proxy_read_maps = $virtual_alias_maps",
+            [POINTS],
+        ),
     ],
 )
 def test_a_parameter_that_asks_us_is_found(text: str, expected: list[Row]) -> None:
@@ -713,6 +719,39 @@ def test_without_a_file_the_machines_postfix_is_asked(
     assert "not understood" not in result.stdout.replace("not understood\tmydestination", "")
 
 
+@pytest.mark.parametrize(("chroot", "told"), [("y", True), ("n", False)])
+def test_the_machines_queue_directory_and_chroot_jails_are_asked_for(
+    site_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chroot: str, told: bool
+) -> None:
+    fake_postconf(
+        tmp_path,
+        f'[ "$1" = -M ] && echo "smtp inet n - {chroot} - - smtpd"',
+        '[ "$*" = "-x -h queue_directory" ] && echo /var/queue',
+        "exit 0",
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/bin")
+    result = tcpmapkit("postfix-config", "-c", site_file)
+    assert ("not below queue_directory (/var/queue)" in result.stderr) == told
+    site_file.write_text(site_file.read_text().replace(f"unix:{tmp_path}", "unix:/var/queue/private"))
+    result = tcpmapkit("postfix-config", "-c", site_file)
+    assert "transport_maps = socketmap:unix:private/socketmap:routes\n" in result.stdout
+    assert result.stderr == ""
+
+
+def test_the_real_smtpd_takes_a_policy_service_with_an_action_of_several_words() -> None:
+    nobody = policy(inet(port=free_port()), default_action="DEFER try again, later for $5 {x}")
+    [line] = main_cf_lines(nobody)
+    name, _, value = line.partition(" = ")
+    with (
+        running_postfix({name: value, "smtpd_policy_service_try_limit": "1"}) as mail,
+        mail.session() as session,
+    ):
+        session.accepted("MAIL FROM:<a@example.net>")
+        code, text = session.ask("RCPT TO:<b@mail.example.org>")
+    assert code == 450
+    assert text.endswith("try again, later for $5 {x}")
+
+
 def test_a_machine_without_postconf_is_a_mistake_and_the_lines_are_printed_all_the_same(
     site_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -734,4 +773,4 @@ def test_a_postconf_that_fails_is_a_mistake_with_what_it_said(
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:/bin")
     result = tcpmapkit("postfix-config", "-c", site_file, "--postconf")
     assert (result.exit_code, result.stdout) == (78, "")
-    assert result.stderr == "postconf: postconf: fatal: open main.cf: Permission denied\n"
+    assert result.stderr == "postconf failed: postconf: fatal: open main.cf: Permission denied\n"

@@ -38,7 +38,7 @@ def ask_postconf(*args: str) -> str:
         raise ConfigError(f"{command}: {error}") from None
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit {done.returncode}"]
-        raise ConfigError(f"{command}: {said[-1]}")
+        raise ConfigError(f"{command} failed: {said[-1]}")
     return done.stdout.decode(errors="surrogateescape")
 
 

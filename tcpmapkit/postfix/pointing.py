@@ -188,8 +188,8 @@ def _table(
     wrong = misfit(parameter, served.search) if parameter and not reference.later else None
     if wrong is not None:
         yield ("search", one.place, f"map {served.name}: {wrong}")
-    if reference.shared and allowed is not None and reference.text not in allowed:
-        yield ("refused", one.place, f"proxy:{reference.text}: proxy_read_maps does not list it")
+    if reference.shared and allowed is not None and reference.shared not in allowed:
+        yield ("refused", one.place, f"proxy:{reference.shared}: proxy_read_maps does not list it")
 
 
 def _stage(postconf: Postconf, one: Pointing) -> Iterator[Row]:

@@ -23,8 +23,9 @@ class Reference:
 
     `parameter` is what asks it: the parameter, or a ``check_*_access`` in it; `place` the way there, such
     as ``smtpd_recipient_restrictions > greylist``. `kind` is the protocol's name; the path of a unix
-    `endpoint` is as written. `map` is the name in a ``socketmap:``. `shared`: behind ``proxy:``;
-    `later`: asked for another table's result, not for Postfix's key. `options` are a policy service's own.
+    `endpoint` is as written. `map` is the name in a ``socketmap:``. `shared` is what follows ``proxy:``,
+    where that asks; `later`: asked for another table's result, not for Postfix's key. `options` are a
+    policy service's own.
     """
 
     place: str
@@ -33,7 +34,7 @@ class Reference:
     endpoint: Endpoint
     text: str
     map: str = ""
-    shared: bool = False
+    shared: str = ""
     later: bool = False
     options: Mapping[str, str] = attrs.field(factory=dict)
 
@@ -79,7 +80,7 @@ def _caught(place: str, token: str, found: Iterator[Reference | Strange]) -> Ite
 
 
 def _tables(
-    place: str, parameter: str, token: str, shared: bool = False, later: bool = False
+    place: str, parameter: str, token: str, shared: str = "", later: bool = False
 ) -> Iterator[Reference | Strange]:
     """The tables of one ``type:name``, or of several in braces."""
     token = token.lstrip("!")  # "not", in a list of patterns
@@ -92,7 +93,7 @@ def _tables(
     if not colon or not _worth_reading(token):
         return
     if kind == "proxy":
-        yield from _tables(place, parameter, name, True, later)
+        yield from _tables(place, parameter, name, name, later)
     elif kind in _MADE_OF_TABLES:
         for index, member in enumerate(split_list(unbrace(name))):
             yield from _tables(place, parameter, member, shared, later or (kind == "pipemap" and index > 0))
