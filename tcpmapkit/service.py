@@ -90,7 +90,7 @@ class Service:
         asked = self.maps.get(request.map)
         if asked is None:
             known = ", ".join(self.maps)
-            self._say("unknown", logging.WARNING, "asked for map %r, which is none of %s", request.map, known)
+            self._say("unknown", logging.WARNING, "asked for map %.100r, which is none of %s", request.map, known)
             return Answer(_UNKNOWN_MAP)
         return asked.ask(asked.query(request.key, self.protocol), answered)
 
