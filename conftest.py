@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.private_postfix import PrivatePostfix, running_postfix
 from tests.real_postfix import Postfix, find_program, missing_server
 from tests.real_redis import RedisServer, running_redis
 
@@ -38,6 +39,13 @@ def postfix(tmp_path_factory: pytest.TempPathFactory) -> Postfix:
     if postmap is None:
         missing_server("Postfix is not installed: no postmap")
     return Postfix.prepare(postmap, tmp_path_factory.mktemp("postfix"))
+
+
+@pytest.fixture
+def private_postfix() -> Iterator[PrivatePostfix]:
+    """A running Postfix of the test's own; see `tests.private_postfix.running_postfix`."""
+    with running_postfix() as mail:
+        yield mail
 
 
 @pytest.fixture(scope="session")
