@@ -146,16 +146,17 @@ class SearchOrder:
         user = split_extension(local, self.recipient_delimiter)[0] if stripped else local
         if value.startswith("@"):
             value = prepend_localpart(user, value)
-        return propagate(local[len(user) :], value) if self._propagates else value
+        return propagate(local[len(user) :], value) if self.propagates else value
 
     @property
-    def _propagates(self) -> bool:
-        # postconf(5), propagate_unmatched_extensions
+    def propagates(self) -> bool:
+        """Whether an unmatched extension goes into the result (propagate_unmatched_extensions)."""
         return self.name != "generic" if self.propagate_extension is None else self.propagate_extension
 
     @property
-    def _parents(self) -> bool:
-        # postconf(5), parent_domain_matches_subdomains
+    def asks_parents(self) -> bool:
+        """Whether ``example.org`` is asked for its subdomains, not ``.example.org``
+        (parent_domain_matches_subdomains)."""
         return self.match_subdomains == "parent" or (
             self.match_subdomains is None and self.name != "transport"
         )
@@ -166,7 +167,7 @@ class SearchOrder:
             if self.name == "access" and _is_network_address(key):
                 yield from ((network, Kind.NETWORK) for network in _networks(key))
             else:
-                yield from ((name, Kind.DOMAIN) for name in _parents(key, self._parents))
+                yield from ((name, Kind.DOMAIN) for name in _parents(key, self.asks_parents))
             return
         address = unquote_address(key)
         local, at, domain = address.rpartition("@")
@@ -186,7 +187,7 @@ class SearchOrder:
             return
         if len(domain) <= MAX_HOST_NAME:
             yield domain, Kind.DOMAIN
-        yield from ((name, Kind.DOMAIN) for name in _parents(domain, self._parents))
+        yield from ((name, Kind.DOMAIN) for name in _parents(domain, self.asks_parents))
         if self.name == "access":
             yield from self._forms(local + at, Kind.LOCALPART_AT)
             if extension is not None:

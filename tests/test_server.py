@@ -18,6 +18,7 @@ import pytest
 from tcpmapkit import listener as listener_module
 from tcpmapkit.cache import CacheOptions
 from tcpmapkit.chain import WaitingChain
+from tcpmapkit.config import Endpoint, ListenerConfig, ServerConfig
 from tcpmapkit.connection import Connection
 from tcpmapkit.generation import Generation
 from tcpmapkit.listener import is_allowed
@@ -327,6 +328,38 @@ async def test_the_longest_idle_connection_makes_room(
             assert await ask(first) == b"200 v\n"
             assert await second[0].read() == b""
     assert caplog.records == []  # accepting did not pause
+
+
+async def test_a_client_that_reconnects_at_no_cost_makes_room_before_one_that_is_idle_for_longer(
+    clock: FakeClock,
+) -> None:
+    answers = HeldMap(a=Found("v"))
+    endpoint = Endpoint("inet", "127.0.0.1", 0)
+    listeners = [
+        (ListenerConfig("tcp_table", endpoint, answers.name), [answers]),
+        (ListenerConfig("socketmap", endpoint), [answers]),
+    ]
+    server = Server(ServerConfig(max_connections=2), listeners, clock=clock)
+    server.bind()
+    await server.start()
+    try:
+        ports = [addresses[0][1] for addresses in server.addresses]
+        table = await asyncio.open_connection("127.0.0.1", ports[0])
+        assert await ask(table, b"get a\n") == b"200 v\n"
+        clock.now += 5
+        socketmap = await asyncio.open_connection("127.0.0.1", ports[1])
+        socketmap[1].write(b"6:held a,")
+        assert await socketmap[0].readexactly(7) == b"4:OK v,"
+        clock.now += 20
+        third = await asyncio.open_connection("127.0.0.1", ports[0])
+        assert await ask(third, b"get a\n") == b"200 v\n"
+        assert await socketmap[0].read() == b""
+        assert await ask(table, b"get a\n") == b"200 v\n"
+        for _, writer in (table, socketmap, third):
+            writer.close()
+            await writer.wait_closed()
+    finally:
+        await server.stop()
 
 
 async def test_a_connection_with_a_lookup_in_flight_makes_no_room(map: HeldMap, clock: FakeClock) -> None:

@@ -21,14 +21,8 @@ _PREFIX: Final = "smtpd_policy_service_"
 
 _USES_DELIMITER: Final = frozenset({"address", "virtual", "canonical", "generic", "transport", "access"})
 _USES_LOCAL_DOMAINS: Final = frozenset({"address", "virtual", "canonical", "generic"})
-#: `search` -> whether an unmatched extension goes into the result unless the map says.
-_PROPAGATES: Final = {"virtual": True, "canonical": True, "generic": False}
-#: `search` -> its word in parent_domain_matches_subdomains, and what it does unless the map says.
-_PARENT: Final = {
-    "access": ("smtpd_access_maps", "parent"),
-    "domain": ("relay_domains", "parent"),
-    "transport": ("transport_maps", "dot"),
-}
+#: `search` -> its word in parent_domain_matches_subdomains.
+_PARENT: Final = {"access": "smtpd_access_maps", "domain": "relay_domains", "transport": "transport_maps"}
 
 
 def time_out_rows(read: Read, served: Sequence[Served], pointing: Sequence[Pointing]) -> Iterator[Row]:
@@ -151,10 +145,10 @@ def _is_pattern(member: str) -> bool:
 
 
 def _extension(read: Read, one: MapConfig) -> Iterator[Row]:
-    usual = _PROPAGATES.get(one.search or "")
-    if usual is None:
+    order = one.search_order
+    if order is None or not order.rewrites:
         return
-    ours = usual if one.propagate_extension is None else one.propagate_extension
+    ours = order.propagates
     theirs = one.search in list(split_list(read("propagate_unmatched_extensions", "").lower()))
     if theirs != ours:
         text = f"{_has(theirs)} {one.search}: map {one.name} has propagate_extension = {str(ours).lower()}"
@@ -162,15 +156,15 @@ def _extension(read: Read, one: MapConfig) -> Iterator[Row]:
 
 
 def _subdomains(read: Read, one: MapConfig) -> Iterator[Row]:
-    word, usual = _PARENT.get(one.search or "", ("", ""))
-    if not word:
+    order, word = one.search_order, _PARENT.get(one.search or "")
+    if order is None or word is None:
         return
     members = [member.lower() for member in split_list(read("parent_domain_matches_subdomains", ""))]
     unclear = list(filter(_is_pattern, members))
     if unclear:
         raise NotUnderstood(f"{' '.join(unclear)} is a table, file or pattern")
-    ours = one.match_subdomains or usual
-    if (word in members) != (ours == "parent"):
+    if (word in members) != order.asks_parents:
+        ours = "parent" if order.asks_parents else "dot"
         text = f'{_has(word in members)} {word}: map {one.name} has match_subdomains = "{ours}"'
         yield ("differs", "parent_domain_matches_subdomains", text)
 
