@@ -8,37 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
+from tcpmapkit.command_line import config_errors, file_option, open_configuration, warn_of_broken_plugins
 from tcpmapkit.errors import ConfigError
-from tcpmapkit.output import print_line, print_rows
+from tcpmapkit.output import print_line, print_rows, tell
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig
-    from tcpmapkit.maps import Map
     from tcpmapkit.plugins import ResolverType
-    from tcpmapkit.site import Site
 
 __all__ = ["main"]
-
-_CONFIG: Final = os.EX_CONFIG
-_FAILED: Final = os.EX_TEMPFAIL
-_NOT_FOUND: Final = 1
-
-_file_option = click.option(
-    "-c",
-    "--config",
-    "file",
-    type=click.Path(path_type=Path),
-    help="Configuration file; default tcpmapkit.toml here, else /etc/tcpmapkit/tcpmapkit.toml.",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,37 +31,8 @@ def main() -> None:
     """A lookup server for Postfix: maps answered by a chain of resolvers behind a cache."""
 
 
-@contextmanager
-def _config_errors() -> Iterator[None]:
-    """Tell the operator's mistakes and exit 78."""
-    try:
-        yield
-    except ConfigError as error:
-        _tell(str(error))
-        sys.exit(_CONFIG)
-
-
-def _tell(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _open(file: Path | None) -> Site:
-    from tcpmapkit.site import find_configuration, open_site
-
-    site = open_site(find_configuration(file))
-    _warn_of_broken_plugins(site)
-    return site
-
-
-def _warn_of_broken_plugins(site: Site) -> None:
-    told = {mistake.message for mistake in site.mistakes}
-    for plugin in site.plugins.broken:
-        if str(plugin) not in told:
-            _tell(f"warning: {plugin}")
-
-
 @main.command()
-@_file_option
+@file_option
 def run(file: Path | None) -> None:
     """Serve the listeners of the configuration until told to stop."""
     from tcpmapkit.log import set_up_log
@@ -88,8 +43,8 @@ def run(file: Path | None) -> None:
     from tcpmapkit.serve import loop_factory, serve
     from tcpmapkit.site import located
 
-    with _config_errors():
-        site = _open(file)
+    with config_errors():
+        site = open_configuration(file)
         if not site.config.listeners:
             raise ConfigError("there is nothing to serve: no [[listeners]]", file=site.document.path)
         log = site.config.log
@@ -107,36 +62,36 @@ def run(file: Path | None) -> None:
         except ConfigError as error:
             raise located(site.document, [error]) from None
         except (StartError, ImportError) as error:
-            _tell(f"tcpmapkit: {error}")
+            tell(f"tcpmapkit: {error}")
             sys.exit(1)
 
 
 @main.command()
-@_file_option
+@file_option
 @click.option("--offline", is_flag=True, help="Leave out what needs a network.")
 def check(file: Path | None, offline: bool) -> None:
     """Validate the configuration, load every table, run the tests."""
     from tcpmapkit.log import warn_on_standard_error
-    from tcpmapkit.map_tests import MapTestResults, run_map_tests
     from tcpmapkit.process import identity_mistakes
     from tcpmapkit.site import examine_site, find_configuration, located
+    from tcpmapkit.site_tests import TestResults, run_site_tests
 
     warn_on_standard_error()
-    with _config_errors():
+    with config_errors():
         site = examine_site(find_configuration(file), offline=offline)
-        _warn_of_broken_plugins(site)
+        warn_of_broken_plugins(site)
         mistakes: list[ConfigError] = [*site.mistakes]
         unknown = identity_mistakes(site.config)  # this need not be the machine that will serve
         for mistake in located(site.document, unknown).errors:
-            _tell(f"warning: {mistake}")
+            tell(f"warning: {mistake}")
 
-        async def load_and_test() -> MapTestResults:
+        async def load_and_test() -> TestResults:
             try:
                 await site.start()
-                return MapTestResults() if mistakes else await run_map_tests(site)
+                return TestResults() if mistakes else await run_site_tests(site)
             except ConfigError as error:
                 mistakes.append(error)
-                return MapTestResults()
+                return TestResults()
             finally:
                 await site.maps.stop()
 
@@ -144,12 +99,12 @@ def check(file: Path | None, offline: bool) -> None:
         if mistakes:
             raise located(site.document, mistakes)
         for failed in located(site.document, results.failed).errors:
-            _tell(f"warning: {failed}")
+            tell(f"warning: {failed}")
         if results.wrong:
             raise located(site.document, results.wrong)
     left_out = f", {results.left_out} left out (offline)" if results.left_out else ""
     failed_too = f", {len(results.failed)} could not be run" if results.failed else ""
-    _tell(
+    tell(
         f"{site.document.path}: {_counted(len(site.maps.maps), 'map')}, "
         f"{_counted(results.right, 'test')} passed{left_out}{failed_too}"
     )
@@ -160,78 +115,46 @@ def _counted(number: int, what: str) -> str:
 
 
 @main.command()
-@_file_option
+@file_option
 @click.option("--explain", is_flag=True, help="Show every step, the reply and what Postfix does with it.")
-@click.argument("map_name", metavar="MAP")
-@click.argument("key")
-def query(file: Path | None, explain: bool, map_name: str, key: str) -> None:
+@click.option("--policy", metavar="ENDPOINT", help="Ask this policy listener about a request instead.")
+@click.argument("words", nargs=-1, metavar="MAP KEY | --policy ENDPOINT NAME=VALUE...")
+def query(file: Path | None, explain: bool, policy: str | None, words: tuple[str, ...]) -> None:
     """Look KEY up in MAP as `postmap -q` does; KEY - reads keys from standard input.
+
+    With --policy: the action for a request with these attributes; - reads requests as Postfix sends
+    them from standard input.
 
     Exit status 0: found, 1: not found, 75: the lookup failed, 78: the configuration.
     """
-    from tcpmapkit.config.mistakes import did_you_mean
+    from tcpmapkit import query_command
     from tcpmapkit.log import warn_on_standard_error
 
+    if policy is None and len(words) != 2:
+        raise click.UsageError("MAP and KEY are needed, or --policy ENDPOINT and NAME=VALUE...")
+    if policy is not None and not words:
+        raise click.UsageError("the request is missing: NAME=VALUE..., or - for standard input")
     warn_on_standard_error()
-    with _config_errors():
-        site = _open(file)
-        if map_name not in site.maps.maps:
-            hint = did_you_mean(map_name, site.maps.maps)
-            raise click.UsageError(f"there is no map {map_name!r}" + (f" ({hint})" if hint else ""))
-        sys.exit(asyncio.run(_query(site, map_name, key, explain)))
-
-
-async def _query(site: Site, map_name: str, key: str, explain: bool) -> int:
-    """Ask and print; the exit status."""
-    asked = site.maps.maps[map_name]
-    try:
-        await site.start([map_name])
-        if key != "-":
-            return await _ask_one(asked, key, explain, prefix=False)
-        statuses = set()
-        for line in sys.stdin.buffer:
-            one = line.rstrip(b"\n").removesuffix(b"\r")
-            try:
-                statuses.add(await _ask_one(asked, one.decode(), explain, prefix=True))
-            except UnicodeDecodeError:
-                statuses.add(_NOT_FOUND)  # for Postfix an invalid key does not exist
-        return _FAILED if _FAILED in statuses else 0 if 0 in statuses else _NOT_FOUND
-    finally:
-        await site.maps.stop()
-
-
-async def _ask_one(asked: Map, key: str, explain: bool, *, prefix: bool) -> int:
-    from tcpmapkit.query import Found, NotFound
-
-    question = asked.query(key)
-    if explain:
-        question.trace = []
-    began = asked.clock()
-    outcome = await asked.lookup(question)
-    elapsed = asked.clock() - began
-    if explain:
-        from tcpmapkit.explain import explanation
-
-        print_rows(explanation(asked, question, outcome, elapsed))
-    elif isinstance(outcome, Found):
-        print_line(f"{key}\t{outcome.value}" if prefix else outcome.value)
-    if isinstance(outcome, Found):
-        return 0
-    if isinstance(outcome, NotFound):
-        return _NOT_FOUND
-    _tell(f"{key}: {outcome.reason}" if prefix else outcome.reason)
-    return _FAILED
+    with config_errors():
+        if policy is None:
+            site = open_configuration(file)
+            asked = query_command.map_named(site, words[0])
+            sys.exit(asyncio.run(query_command.query_map(site, asked, words[1], explain)))
+        request = None if words == ("-",) else query_command.request_of(words)
+        site = open_configuration(file)
+        listener = query_command.policy_listener_named(site, policy)
+        sys.exit(asyncio.run(query_command.query_policy(site, listener, request, explain)))
 
 
 @main.command()
-@_file_option
+@file_option
 def plugins(file: Path | None) -> None:
     """List the resolver types: distribution, version, source, properties; and the broken plugins."""
     from tcpmapkit.config import plugins_config, read_document
     from tcpmapkit.plugins import load_plugins
     from tcpmapkit.site import find_configuration
 
-    with _config_errors():
+    with config_errors():
         try:
             path: Path | None = find_configuration(file)
         except ConfigError:
@@ -251,7 +174,7 @@ def _described(one: ResolverType) -> tuple[str, ...]:
 
 
 @main.command("postfix-config")
-@_file_option
+@file_option
 @click.option(
     "--postconf",
     "settings",
@@ -268,14 +191,14 @@ def postfix_config_command(file: Path | None, settings: str | None) -> None:
     from tcpmapkit.postfix.postconf import parse_postconf
     from tcpmapkit.postfix.served import find_served
 
-    with _config_errors():
-        served = find_served(_open(file))
+    with config_errors():
+        served = find_served(open_configuration(file))
         if settings is not None:
             print_rows(compare(parse_postconf(installed.read_settings(settings)), served))
             return
         queue = installed.queue_directory(served)
         for warning in warnings(served, queue, installed.smtpd_chrooted(served)):
-            _tell(f"warning: {warning}")
+            tell(f"warning: {warning}")
         for line in main_cf(served, queue):
             print_line(line)
 

@@ -23,9 +23,14 @@ Keys = Callable[[str], Iterable[SearchKey]]
 
 @attrs.frozen
 class KeyTrace:
-    """One key that was asked, for ``query --explain``; the steps that saw it follow in the trace."""
+    """One key that was asked, for ``query --explain``; the steps that saw it follow in the trace.
+
+    `map` is the name of the map whose search order it is of: a step may ask another map, which
+    searches too.
+    """
 
     key: SearchKey
+    map: str = ""
 
 
 class _Walk:
@@ -46,7 +51,7 @@ class _Walk:
             return None
         query, self.kind = self._query, key.kind
         if query.trace is not None:
-            query.trace.append(KeyTrace(key))
+            query.trace.append(KeyTrace(key, query.map))
         asked = query.with_key(key.key)
         asked.partial = query.partial or key.partial
         return asked

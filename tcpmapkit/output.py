@@ -1,11 +1,18 @@
-"""What the commands print: plain records, or a table where somebody looks at a terminal."""
+"""What the commands print: plain records, or a table where somebody looks at a terminal; what they tell."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
 
-__all__ = ["print_line", "print_rows"]
+import click
+
+__all__ = ["print_line", "print_rows", "tell"]
+
+
+def tell(text: str) -> None:
+    """An error, a warning or a hint, on standard error."""
+    click.echo(text, err=True)
 
 
 def print_line(text: str) -> None:

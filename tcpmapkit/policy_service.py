@@ -40,22 +40,31 @@ class PolicyService(Service):
 
     def ask(self, request: Lookup, answered: Callable[[Answer], None]) -> Answer | None:
         """As `Service.ask`, with the key that the listener makes."""
-        attributes = request.attributes
-        stage = attributes.get("protocol_state")
+        stage = request.attributes.get("protocol_state")
         if self.stage is not None and stage != self.stage:
             text = "asked at stage %s, and meant for %s: see the smtpd_*_restrictions in main.cf"
             self._say(f"stage {stage}"[:40], logging.WARNING, text, stage or "?", self.stage)
-        key = policy_key(self.key, attributes)
+        return self.put(self.question(request.attributes), answered)
+
+    def question(self, attributes: Mapping[str, str]) -> Query:
+        """What the map is asked about a request with these attributes."""
+        return self.maps[""].query(policy_key(self.key, attributes), self.protocol, attributes)
+
+    def put(self, question: Query, answered: Callable[[Answer], None]) -> Answer | None:
+        """Ask the map, as `Service.ask` does."""
+        key = question.key
         if len(key) > MAX_KEY or len(key.encode()) > MAX_KEY:
             return Answer(_KEY_TOO_LONG)
-        asked = self.maps[""]
-        return asked.ask(asked.query(key, self.protocol, attributes), answered)
+        return self.maps[""].ask(question, answered)
+
+    def told(self, outcome: Outcome) -> Outcome:
+        """What Postfix is to be told: of a failure the default action, where there is one."""
+        failed = not isinstance(outcome, Found | NotFound)
+        return self.default_action if failed and self.default_action is not None else outcome
 
     def encode(self, outcome: Outcome, codec: Codec) -> bytes:
         """The action; of a failure, which Postfix cannot be told, the default action or silence."""
         if not isinstance(outcome, Found | NotFound):
             map = self.maps[""].name
             self._say("failed", logging.WARNING, "map %s: a lookup failed: %s", map, outcome.reason)
-            if self.default_action is not None:
-                outcome = self.default_action
-        return codec.encode(outcome)
+        return codec.encode(self.told(outcome))

@@ -76,13 +76,15 @@ StepAnswer = Outcome | Miss | NotAsked
 class StepTrace:
     """What one step did, for ``query --explain``.
 
-    `outcome` is None when the step was not asked; `elapsed` is in seconds.
+    `outcome` is None when the step was not asked; `elapsed` is in seconds; `map` is the name of the map
+    whose step it is.
     """
 
     step: str
     key: str
     outcome: Outcome | Miss | None
     elapsed: float
+    map: str = ""
 
 
 @attrs.define(eq=False)
@@ -207,7 +209,7 @@ class Step:
         assert query.trace is not None
         outcome = None if isinstance(answer, NotAsked) else answer
         key = asked.key if asked is not None else query.key
-        query.trace.append(StepTrace(self.name, key, outcome, query.clock() - began))
+        query.trace.append(StepTrace(self.name, key, outcome, query.clock() - began, query.map))
         return answer
 
 

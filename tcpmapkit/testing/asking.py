@@ -14,11 +14,11 @@ from typing import Any
 from tcpmapkit.config import Endpoint, ListenerConfig, ServerConfig, read_document
 from tcpmapkit.errors import ConfigErrors
 from tcpmapkit.keys import splitter
-from tcpmapkit.map_tests import run_map_tests
 from tcpmapkit.maps import Map
 from tcpmapkit.query import Miss, Outcome, Query
 from tcpmapkit.server import Server
 from tcpmapkit.site import build_site, located
+from tcpmapkit.site_tests import run_site_tests
 from tcpmapkit.testing.building import build_steps, load_for
 
 __all__ = ["ask", "ask_now", "query", "serve", "started", "started_file", "toml_blocks"]
@@ -73,7 +73,7 @@ async def started_file(
 ) -> AsyncIterator[Mapping[str, Map]]:
     """The maps of a whole configuration, a file or its text, started; stopped at the end.
 
-    Its ``[[maps.X.tests]]`` are run first. Raises `ConfigErrors`, also for a test that fails.
+    Its tests, of maps and of listeners, are run first. Raises `ConfigErrors`, also for a test that fails.
     """
     with tempfile.TemporaryDirectory() as place:
         if isinstance(configuration, str):
@@ -88,7 +88,7 @@ async def started_file(
         await site.start()
         try:
             if run_tests:
-                results = await run_map_tests(site)
+                results = await run_site_tests(site)
                 if results.wrong or results.failed:
                     raise located(document, [*results.wrong, *results.failed])
             yield site.maps.maps

@@ -1,0 +1,81 @@
+"""What the commands share: the option that names the file, mistakes told with status 78, a site opened."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tcpmapkit.errors import ConfigError
+from tcpmapkit.output import tell
+
+if TYPE_CHECKING:
+    from tcpmapkit.config import ListenerConfig
+    from tcpmapkit.site import Site
+
+__all__ = ["config_errors", "file_option", "listener_named", "open_configuration", "warn_of_broken_plugins"]
+
+file_option = click.option(
+    "-c",
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Configuration file; default tcpmapkit.toml here, else /etc/tcpmapkit/tcpmapkit.toml.",
+)
+
+
+@contextmanager
+def config_errors() -> Iterator[None]:
+    """Tell the operator's mistakes and exit 78."""
+    try:
+        yield
+    except ConfigError as error:
+        tell(str(error))
+        sys.exit(os.EX_CONFIG)
+
+
+def open_configuration(file: Path | None) -> Site:
+    """The configuration named, or the default one; broken plugins are warned of. Raises `ConfigError`."""
+    from tcpmapkit.site import find_configuration, open_site
+
+    site = open_site(find_configuration(file))
+    warn_of_broken_plugins(site)
+    return site
+
+
+def warn_of_broken_plugins(site: Site) -> None:
+    """Name the plugins that could not be loaded, unless a mistake of the configuration has."""
+    told = {mistake.message for mistake in site.mistakes}
+    for plugin in site.plugins.broken:
+        if str(plugin) not in told:
+            tell(f"warning: {plugin}")
+
+
+def listener_named(site: Site, name: str) -> ListenerConfig:
+    """The listener with this endpoint, spelled as in the file, or that alone serves the map of this name.
+
+    Raises `click.UsageError`, with what may have been meant.
+    """
+    from tcpmapkit.build import served_maps
+    from tcpmapkit.config.mistakes import did_you_mean
+    from tcpmapkit.config.scalars import parse_endpoint
+
+    try:
+        endpoint = str(parse_endpoint(name, site.config.directory)).lower()
+    except ConfigError:
+        endpoint = ""
+    listeners = site.config.listeners
+    found = [one for one in listeners if endpoint == str(one.endpoint).lower()]
+    found = found or [one for one in listeners if name in served_maps(one, site.maps.maps)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        places = ", ".join(str(one.endpoint) for one in found)
+        raise click.UsageError(f"several listeners are {name!r}: {places}")
+    hint = did_you_mean(name, [str(one.endpoint) for one in listeners])
+    raise click.UsageError(f"there is no listener {name!r}" + (f" ({hint})" if hint else ""))
