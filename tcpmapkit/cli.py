@@ -33,8 +33,17 @@ def main() -> None:
 
 @main.command()
 @file_option
-def run(file: Path | None) -> None:
+@click.option(
+    "--stdio",
+    metavar="LISTENER",
+    help="Serve one connection, on standard input and output, as this listener would (spawn(8)).",
+)
+def run(file: Path | None, stdio: str | None) -> None:
     """Serve the listeners of the configuration until told to stop."""
+    if stdio is not None:
+        from tcpmapkit.stdio import run_on_stdio
+
+        sys.exit(run_on_stdio(file, stdio))
     from tcpmapkit.log import set_up_log
     from tcpmapkit.postfix.installed import queue_directory
     from tcpmapkit.postfix.main_cf import ready_line

@@ -77,5 +77,6 @@ def listener_named(site: Site, name: str) -> ListenerConfig:
     if found:
         places = ", ".join(str(one.endpoint) for one in found)
         raise click.UsageError(f"several listeners are {name!r}: {places}")
-    hint = did_you_mean(name, [str(one.endpoint) for one in listeners])
+    known = {str(one.endpoint) for one in listeners}
+    hint = did_you_mean(name, known.union(*(served_maps(one, site.maps.maps) for one in listeners)))
     raise click.UsageError(f"there is no listener {name!r}" + (f" ({hint})" if hint else ""))

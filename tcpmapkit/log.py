@@ -10,7 +10,7 @@ from typing import Final
 
 from tcpmapkit.errors import ConfigError
 
-__all__ = ["set_up_log", "warn_on_standard_error"]
+__all__ = ["drop_log", "has_syslog", "set_up_log", "warn_on_standard_error"]
 
 _SYSLOG: Final = "/dev/log"
 
@@ -48,7 +48,7 @@ def set_up_log(to: str = "stderr", level: str = "info", form: str = "text") -> N
 
     handler: logging.Handler
     if to == "syslog":
-        if not Path(_SYSLOG).exists():  # the handler itself would wait for it in silence
+        if not has_syslog():  # the handler itself would wait for it in silence
             raise ConfigError(f"there is no syslog at {_SYSLOG}", path=("log", "to"))
         handler = logging.handlers.SysLogHandler(_SYSLOG, facility=logging.handlers.SysLogHandler.LOG_MAIL)
         handler.ident = "tcpmapkit: "
@@ -57,11 +57,25 @@ def set_up_log(to: str = "stderr", level: str = "info", form: str = "text") -> N
         handler = logging.StreamHandler(sys.stderr)
         text = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     handler.setFormatter(_Json() if form == "json" else _OneLine(text))
+    _send_to(handler)
+    logging.getLogger().setLevel(level.upper())
+
+
+def has_syslog() -> bool:
+    """Whether there is a syslog to talk to."""
+    return Path(_SYSLOG).exists()
+
+
+def drop_log() -> None:
+    """Send the log of the whole process nowhere."""
+    _send_to(logging.NullHandler())
+
+
+def _send_to(handler: logging.Handler) -> None:
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(level.upper())
 
 
 class _Warnings(logging.Handler):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tcpmapkit.listener import Address
     from tcpmapkit.site import Site
 
-__all__ = ["loop_factory", "serve"]
+__all__ = ["before", "loop_factory", "serve", "told_to_stop"]
 
 #: Seconds for a start that was told to stop.
 _PATIENCE: Final = 1.0
@@ -54,18 +54,7 @@ async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> No
     answered. Raises `ConfigError` when a table does not load or there is no such user, and what
     `Server.bind` raises.
     """
-    loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-
-    def stop(number: int) -> None:
-        if stopping.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        _log.info("%s: stopping", signal.Signals(number).name)
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
+    stopping = told_to_stop()
     config = site.config.server
     find_identity(config.user, config.group)  # told before a large table is loaded
     maps = site.maps.maps
@@ -76,7 +65,7 @@ async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> No
     started = False
     try:
         server.bind()
-        if not await _before(stopping, site.start()):
+        if not await before(stopping, site.start()):
             return
         server.drop_privileges()
         started = True
@@ -93,7 +82,24 @@ async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> No
             site.plugins.shutdown()
 
 
-async def _before(stopping: asyncio.Event, start: Coroutine[Any, Any, None]) -> bool:
+def told_to_stop() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set; a second signal ends the process at once."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def stop(number: int) -> None:
+        if stopping.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        _log.info("%s: stopping", signal.Signals(number).name)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    return stopping
+
+
+async def before(stopping: asyncio.Event, start: Coroutine[Any, Any, None]) -> bool:
     """Wait for `start`, which is cancelled when `stopping` is set first; whether it came to its end."""
     starting = asyncio.ensure_future(start)
     told = asyncio.ensure_future(stopping.wait())
