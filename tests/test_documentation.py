@@ -26,7 +26,8 @@ from tcpmapkit.config.options import Option, options_of, type_options
 from tcpmapkit.config.reading import Reader
 from tcpmapkit.config.scalars import Endpoint, Network
 from tcpmapkit.plugins import BUILT_IN, load_plugins
-from tcpmapkit.postfix.parameters import REFUSING
+from tcpmapkit.postfix.parameters import PARAMETERS, REFUSING
+from tcpmapkit.search import SEARCHES, SearchOrder
 from tests.documents import DOCUMENTS, TOP, anchors, blocks, options_table, prose, sections
 
 RESOLVERS, CONFIGURATION, COMMANDS = (
@@ -189,6 +190,42 @@ def test_what_is_not_available_yet_is_listed() -> None:
     }
     for section, options in NOT_AVAILABLE.items():
         assert set(re.findall(r"`(\w+)`", rows[names[section]])) == set(options), section
+
+
+SEARCH_ROWS = re.findall(
+    r"^\| (none|`\"\w+\"`) \| (.*?) \| (.*?) \| (.*?) \|$", sections(CONFIGURATION)["Keys"], re.MULTILINE
+)
+
+
+def test_each_parameter_that_takes_a_map_is_listed_with_the_search_that_it_wants() -> None:
+    listed = {
+        parameter: None if search == "none" else search.strip('`"')
+        for search, parameters, _, _ in SEARCH_ROWS
+        for parameter in re.findall(r"`(\w+)`", parameters)
+    }
+    # The manual says in a sentence what the others take.
+    wanted = {
+        one.name: one.search
+        for one in PARAMETERS
+        if not re.match("address_verify_", one.name) and not re.search("_(a|mx|ns)_access$", one.name)
+    }
+    assert listed == wanted
+    others = [one for one in PARAMETERS if one.name not in wanted]
+    assert others
+    for one in others:
+        base = re.sub("_(a|mx|ns)_access$", "_access", one.name.removeprefix("address_verify_"))
+        assert one.search == wanted[base]
+
+
+def test_each_search_order_is_listed_with_its_keys_in_their_order() -> None:
+    assert [search.strip('`"') for search, *_ in SEARCH_ROWS] == ["none", *SEARCHES]
+    shown: list[str] = []
+    for name, row in zip(SEARCHES, SEARCH_ROWS[1:], strict=True):
+        order = SearchOrder(name, local_domains=frozenset({"a.example.org"}))
+        said = row[2].partition(";")[0]
+        shown = shown if said == "the same" else re.findall("`(.*?)`", said)
+        assert [one.key for one in order.keys(shown[0])] == shown, name
+        assert row[3].startswith("rewritten") is order.rewrites
 
 
 def test_the_parameters_that_refuse_such_maps_are_named() -> None:
