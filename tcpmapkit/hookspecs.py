@@ -79,7 +79,7 @@ def query_resolved(query: Query, outcome: Outcome, resolver: str, elapsed: float
     any plugin implements it, the shortest way of answering from the cache is not taken.
 
     :param query: the query as it came from Postfix.
-    :param outcome: what Postfix is told.
+    :param outcome: what the map answered; of a failure a policy listener tells its default action.
     :param resolver: the name of the step that answered, ``"cache"`` for a cached answer, ``""``
         when every step missed.
     :param elapsed: seconds from the request to the outcome.
