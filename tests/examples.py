@@ -96,7 +96,7 @@ class Example:
     maps: Mapping[str, Map]
     sources: Sources
     clock: FakeClock | None
-    port: int
+    server: Server
     parameters: Mapping[str, str] = attrs.Factory(dict)
     postfix: Postfix | None = None
 
@@ -115,6 +115,14 @@ class Example:
         """What Postfix gets for many keys, none of which may fail."""
         assert self.postfix is not None
         return await self.postfix.aask(self.parameters[parameter], keys)
+
+    @property
+    def port(self) -> int:
+        return int(self.server.addresses[0][0][1])
+
+    async def stop_serving(self) -> None:
+        """From now on connections are refused."""
+        await self.server.stop()
 
     async def request(self, **attributes: str) -> str:
         """The reply to a policy request, "" when the connection is closed instead."""
@@ -159,8 +167,7 @@ async def served(
         try:
             await site.start()
             await server.start()
-            port = int(server.addresses[0][0][1])
-            example = Example(place, maps, sources, clock, port)
+            example = Example(place, maps, sources, clock, server)
             read_main_cf(example, postfix)
             yield example
         finally:
