@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ def mail() -> Iterator[PrivatePostfix]:
         yield mail
 
 
-Use = Callable[..., "asyncio._AsyncGeneratorContextManager[Example]"]
+Use = Callable[..., AbstractAsyncContextManager[Example]]
 
 
 @pytest.fixture
