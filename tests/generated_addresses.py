@@ -202,7 +202,8 @@ MAKERS: dict[str, Maker] = {
     "transport_maps": (_transport_key, _transport, addresses),
     "smtpd_sender_login_maps": (_address_key, _owners, addresses),
     "relocated_maps": (_address_key, _text, addresses),
-    "relay_domains": (lambda chance: _domain_key(chance, 0.1), _text, addresses),
+    # Lists of domains open a texthash: without folding its keys, and fold what they look for.
+    "relay_domains": (lambda chance: _domain_key(chance, 0.1).lower(), _text, addresses),
     "check_client_access": (_client_key, _action, clients),
     "check_helo_access": (_client_key, _action, names),
     "check_sender_access": (_access_key, _action, addresses),

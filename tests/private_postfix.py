@@ -101,7 +101,7 @@ flush     unix  n - n 1000? 0 flush
 proxymap  unix  - - n -    - proxymap
 proxywrite unix - - n -    1 proxymap
 showq     unix  n - n -    - showq
-error     unix  - - n -    - error
+error     unix  - - n -    1 error
 retry     unix  - - n -    - error
 anvil     unix  - - n -    1 anvil
 scache    unix  - - n -    1 scache

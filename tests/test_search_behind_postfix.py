@@ -1,0 +1,105 @@
+"""A map with `search` behind the running Postfix does what the same table does as texthash:.
+
+For every parameter a generated table, asked about a generated set of addresses: once as texthash:, and as
+tcp:, socketmap:inet: and socketmap:unix: from one running tcpmapkit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from tests.generated_addresses import LOCAL_DOMAINS, generate
+from tests.postfix_observed import OBSERVERS, observe
+from tests.private_postfix import PrivatePostfix, running_postfix
+from tests.running_tcpmapkit import lasting_port, running_tcpmapkit
+
+SEARCHES = {
+    "virtual_alias_maps": "virtual",
+    "canonical_maps": "canonical",
+    "recipient_canonical_maps": "canonical",
+    "sender_canonical_maps": "canonical",
+    "smtp_generic_maps": "generic",
+    "transport_maps": "transport",
+    "smtpd_sender_login_maps": "address",
+    "relocated_maps": "address",
+    "relay_domains": "domain",
+    "check_client_access": "access",
+    "check_helo_access": "access",
+    "check_sender_access": "access",
+    "check_recipient_access": "access",
+}
+# A message for each address takes its time.
+SIZES = {"sender_canonical_maps": 60}
+PROTOCOLS = ("tcp", "socketmap:inet", "socketmap:unix")
+SEEDS = (11, 12)
+
+MAP = """
+[[listeners]]
+protocol = "tcp_table"
+endpoint = "inet:127.0.0.1:{port}"
+map = "{name}"
+[maps.{name}]
+search = "{search}"
+resolvers = [{{ type = "file", path = "{path}" }}]
+"""
+LOCAL = f"local_domains = {json.dumps(LOCAL_DOMAINS)}\n"
+# the orders that never ask for a user alone
+WITHOUT_LOCAL = {"transport", "access", "domain"}
+SOCKETMAP = """
+[[listeners]]
+protocol = "socketmap"
+endpoint = "{endpoint}"
+"""
+
+
+@pytest.fixture(scope="module")
+def mail() -> Iterator[PrivatePostfix]:
+    with running_postfix() as mail:
+        yield mail
+
+
+@pytest.fixture(scope="module")
+def tables(mail: PrivatePostfix) -> Iterator[Mapping[tuple[str, str], str]]:
+    """What main.cf says for each map, named ``PARAMETER_SEED``, and protocol ("texthash" too)."""
+    inet, unix = f"inet:127.0.0.1:{lasting_port()}", f"unix:{mail.directory}/socketmap"
+    text = SOCKETMAP.format(endpoint=inet) + SOCKETMAP.format(endpoint=unix) + 'mode = "0666"\n'
+    told = {}
+    for parameter, search in SEARCHES.items():
+        for seed in SEEDS:
+            name, port = f"{parameter}_{seed}", lasting_port()
+            path = mail.directory / name
+            path.write_text(generate(parameter, seed).texthash())
+            text += MAP.format(name=name, port=port, search=search, path=path)
+            text += "" if search in WITHOUT_LOCAL else LOCAL
+            told[name, "texthash"] = f"texthash:{path}"
+            told[name, "tcp"] = f"tcp:127.0.0.1:{port}"
+            told[name, "socketmap:inet"] = f"socketmap:{inet}:{name}"
+            told[name, "socketmap:unix"] = f"socketmap:{unix}:{name}"
+    with running_tcpmapkit(mail.directory, text):
+        yield told
+
+
+def test_every_parameter_that_can_be_observed_has_a_search_order() -> None:
+    assert SEARCHES.keys() == OBSERVERS.keys()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("parameter", SEARCHES)
+def test_a_searched_map_does_what_the_same_table_does(
+    mail: PrivatePostfix, tables: Mapping[tuple[str, str], str], parameter: str, seed: int
+) -> None:
+    addresses = generate(parameter, seed, size=SIZES.get(parameter, 200)).addresses
+    name = f"{parameter}_{seed}"
+    expected = observe(mail, parameter, tables[name, "texthash"], addresses)
+    assert len(set(expected.values())) > 1
+    for protocol in PROTOCOLS:
+        seen = observe(mail, parameter, tables[name, protocol], addresses)
+        differing = {
+            address: (expected[address], seen[address])
+            for address in addresses
+            if seen[address] != expected[address]
+        }
+        assert not differing, f"{protocol}: not texthash:'s (first) but (second)"
