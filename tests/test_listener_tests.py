@@ -119,10 +119,10 @@ FAILING = test_of('client_address = "203.0.113.1", sender = "x@example.net"', "f
 def test_a_lookup_that_fails_is_a_warning_whatever_the_default_action_is(tmp_path: Path) -> None:
     result = check(tmp_path, FAILING + test_of(*RIGHT[0]))
     assert result.exit_code == 0
-    warning, last = result.stderr.splitlines()[0], result.stderr.splitlines()[-1]
-    assert "listeners[1].tests[0].attributes: the request could not be answered: " in warning
+    [warning] = [line for line in result.stderr.splitlines() if "listeners[1].tests[0].attributes: " in line]
     assert warning.startswith("warning: ")
-    assert last.endswith("2 maps, 2 tests passed, 1 could not be run")
+    assert "the request could not be answered: " in warning
+    assert result.stderr.splitlines()[-1].endswith("2 maps, 2 tests passed, 1 could not be run")
 
 
 def test_offline_it_is_left_out(tmp_path: Path) -> None:
