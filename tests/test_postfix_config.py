@@ -228,6 +228,21 @@ smtpd_policy_service_default_action = DUNNO
 LOCAL = make_map(local_domains=("example.org",))
 
 
+@pytest.mark.parametrize(("search", "told"), [("transport", []), ("access", ["routes"])])
+def test_a_map_may_leave_the_search_to_the_maps_it_refers_to(
+    tmp_path: Path, search: str, told: list[str]
+) -> None:
+    step = '[[maps.{0}.resolvers]]\ntype = "map"\nmap = "{1}"\n'
+    (tmp_path / "tcpmapkit.toml").write_text(
+        '[[listeners]]\nprotocol = "tcp_table"\nendpoint = "inet:127.0.0.1:4242"\nmap = "routes"\n'
+        + "".join(step.format(*pair) for pair in (("routes", "fast"), ("fast", "domains")))
+        + f'[maps.domains]\nsearch = "{search}"\n[[maps.domains.resolvers]]\ntype = "static"\nvalue = "x"\n'
+    )
+    served = find_served(open_site(tmp_path / "tcpmapkit.toml"))
+    wrong = [text for text in warnings(served, QUEUE, None) if "wants" in text]
+    assert [text.split()[1].rstrip(":") for text in wrong] == told
+
+
 def rows(text: str, *served: Served) -> list[Row]:
     told = compare(parse_postconf(FITTING + text), served)
     return [row for row in told if row[0] not in ("assumed", "not asked")]

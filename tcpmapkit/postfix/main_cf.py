@@ -115,7 +115,7 @@ def _map_warnings(served: Served, one: MapConfig) -> Iterator[str]:
     if one.name.lower() in REFUSING and one.name.lower() != "virtual_mailbox_maps":
         yield f"map {one.name}: {REFUSING[one.name.lower()]}"
     meant = find_parameter(one.name.lower()) or _guess(one)
-    wrong = misfit(meant, one.search)
+    wrong = misfit(meant, one.search, served.brought.get(one.name, frozenset()))
     if wrong is not None:
         yield f"map {one.name}: {wrong}"
     if served.listener.protocol == "socketmap" and any(sign in _NOT_IN_A_NAME for sign in one.name):

@@ -167,9 +167,15 @@ def guess_parameter(map_name: str, search: Search | None) -> Parameter:
     return exact or next(by_word, _BY_NAME[_USUAL[search]])
 
 
-def misfit(parameter: Parameter, search: Search | None) -> str | None:
-    """What is wrong with a map of that `search` behind the parameter, None when it fits."""
-    if search in (parameter.search, parameter.also or parameter.search):
+def misfit(
+    parameter: Parameter, search: Search | None, brought: frozenset[Search] = frozenset()
+) -> str | None:
+    """What is wrong with a map of that `search` behind the parameter, None when it fits.
+
+    `brought` are the searches of the maps that it refers to: they do for one that has none itself.
+    """
+    fitting = {parameter.search, parameter.also or parameter.search}
+    if search in fitting or (search is None and brought & fitting):
         return None
     if parameter.search is None:
         return f'{parameter.name} wants a map without `search`, this one has "{search}"'

@@ -185,7 +185,9 @@ def _table(
     if refused is not None:
         yield ("refused", one.place, f"{reference.text}: {refused}")
     parameter = find_parameter(reference.parameter)
-    wrong = misfit(parameter, served.search) if parameter and not reference.later else None
+    wrong = None
+    if parameter and not reference.later:
+        wrong = misfit(parameter, served.search, one.served.brought.get(served.name, frozenset()))
     if wrong is not None:
         yield ("search", one.place, f"map {served.name}: {wrong}")
     if reference.shared and allowed is not None and reference.shared not in allowed:

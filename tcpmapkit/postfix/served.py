@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -9,6 +10,7 @@ import attrs
 from tcpmapkit.build import served_maps
 from tcpmapkit.protocols import PROTOCOLS
 from tcpmapkit.protocols.policy import ATTRIBUTES
+from tcpmapkit.search import Search
 from tcpmapkit.template import Template
 
 if TYPE_CHECKING:
@@ -21,12 +23,14 @@ __all__ = ["Served", "find_served"]
 @attrs.frozen
 class Served:
     """A listener with the maps that it serves. `deadline`, in seconds, is the longest of theirs;
-    `attributes` are those of a request that they and the listener's key read."""
+    `attributes` are those of a request that they and the listener's key read; `brought` the searches of
+    the maps that each of them refers to."""
 
     listener: ListenerConfig
     maps: tuple[MapConfig, ...]
     deadline: float
     attributes: frozenset[str] = frozenset()
+    brought: Mapping[str, frozenset[Search]] = attrs.field(factory=dict)
 
     def at(self, listener: ListenerConfig) -> Served:
         """The same of the listener as it is bound."""
@@ -46,5 +50,15 @@ def find_served(site: Site) -> list[Served]:
             attributes |= set(Template.compile(listener.key, ATTRIBUTES).attributes)
             for name in names:
                 attributes |= set(built[name].current.attributes or ())
-        found.append(Served(listener, maps, deadline, frozenset(attributes)))
+        brought = {name: _brought(site, name) for name in names}
+        found.append(Served(listener, maps, deadline, frozenset(attributes), brought))
     return found
+
+
+def _brought(site: Site, name: str) -> frozenset[Search]:
+    """The searches of the maps that a map refers to, however many steps away."""
+    searches: set[Search] = set()
+    for other in site.maps.references.get(name, ()):
+        search = site.config.maps[other].search
+        searches |= {search} if search is not None else _brought(site, other)
+    return frozenset(searches)
