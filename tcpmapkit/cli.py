@@ -6,15 +6,19 @@ failed, 2 for wrong usage, 1 for "not found" and for a server that cannot start.
 
 from __future__ import annotations
 
-import asyncio
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from tcpmapkit.command_line import config_errors, file_option, open_configuration, warn_of_broken_plugins
+from tcpmapkit.command_line import (
+    config_errors,
+    file_option,
+    open_configuration,
+    run_async,
+    warn_of_broken_plugins,
+)
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.output import print_line, print_rows, tell
 
@@ -44,6 +48,8 @@ def run(file: Path | None, stdio: str | None) -> None:
         from tcpmapkit.stdio import run_on_stdio
 
         sys.exit(run_on_stdio(file, stdio))
+    import asyncio
+
     from tcpmapkit.log import set_up_log
     from tcpmapkit.postfix.installed import queue_directory
     from tcpmapkit.postfix.main_cf import ready_line
@@ -104,7 +110,7 @@ def check(file: Path | None, offline: bool) -> None:
             finally:
                 await site.maps.stop()
 
-        results = asyncio.run(load_and_test())
+        results = run_async(load_and_test())
         if mistakes:
             raise located(site.document, mistakes)
         for failed in located(site.document, results.failed).errors:
@@ -148,11 +154,11 @@ def query(file: Path | None, explain: bool, policy: str | None, words: tuple[str
         if policy is None:
             site = open_configuration(file)
             asked = query_command.map_named(site, words[0])
-            sys.exit(asyncio.run(query_command.query_map(site, asked, words[1], explain)))
+            sys.exit(run_async(query_command.query_map(site, asked, words[1], explain)))
         request = None if words == ("-",) else query_command.request_of(words)
         site = open_configuration(file)
         listener = query_command.policy_listener_named(site, policy)
-        sys.exit(asyncio.run(query_command.query_policy(site, listener, request, explain)))
+        sys.exit(run_async(query_command.query_policy(site, listener, request, explain)))
 
 
 @main.command()
@@ -215,6 +221,8 @@ def postfix_config_command(file: Path | None, settings: str | None) -> None:
 @main.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration, for editors."""
+    import json
+
     from tcpmapkit.config.schema import config_schema
     from tcpmapkit.plugins import load_plugins
 

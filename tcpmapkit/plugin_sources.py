@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 import stat
 import sys
+from collections.abc import Callable
 from errno import ENOTDIR
-from importlib.metadata import EntryPoint, PackageNotFoundError, version
+from functools import partial
+from importlib.machinery import PathFinder
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from tcpmapkit.errors import ConfigError
 
-__all__ = ["Origin", "drop_in_files", "entry_origin", "import_file", "own_version"]
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+__all__ = ["Origin", "drop_in_files", "import_file", "installed", "own_version"]
 
 
 @attrs.frozen
@@ -27,16 +35,105 @@ class Origin:
     source: str
 
 
-def entry_origin(entry: EntryPoint) -> Origin:
-    """Of an installed package's entry point."""
+def installed(group: str) -> list[tuple[Origin, Callable[[], object]]]:
+    """The entry points of installed packages in this group: whose each is, and what imports it."""
+    found = _read_entries(group)
+    if found is None:
+        from importlib.metadata import entry_points
+
+        found = [(_origin(entry), entry.load) for entry in entry_points(group=group)]
+    return sorted(found, key=lambda one: (one[0].name, one[0].source))
+
+
+def _origin(entry: EntryPoint) -> Origin:
     distribution = entry.dist
     if distribution is None:
         return Origin(entry.name, entry.name, "", entry.value)
     return Origin(entry.name, distribution.name, distribution.version, entry.value)
 
 
+_ENTRY: Final = re.compile(r"([\w.]+)\s*(?::\s*([\w.]+)\s*)?(?:\[.*\]\s*)?")
+
+
+def _read_entries(group: str) -> list[tuple[Origin, Callable[[], object]]] | None:
+    """What `importlib.metadata` finds, in a tenth of its time: to import it, and to let it read what
+    every installed package has, is a quarter of all that ``query`` does. None where packages may be
+    found otherwise than in directories."""
+    if any(hasattr(finder, "find_distributions") for finder in sys.meta_path if finder is not PathFinder):
+        return None
+    entries: list[tuple[Origin, Callable[[], object]]] = []
+    seen = set()
+    for place in sys.path:
+        if place.endswith(".egg") or Path(place).is_file():
+            return None
+        for directory in _directories(Path(place)):
+            name, _, version = directory.stem.partition("-")
+            if (folded := re.sub(r"[-_.]+", "-", name).lower()) in seen:
+                continue  # the first one is the one that is imported
+            seen.add(folded)
+            for entry, value in _section(directory / "entry_points.txt", group):
+                about = _about(directory)
+                origin = Origin(entry, about.get("name", name), about.get("version", version), value)
+                entries.append((origin, partial(_import_entry, value)))
+    return entries
+
+
+def _directories(place: Path) -> list[Path]:
+    """The directories about what is installed in this one of ``sys.path``."""
+    try:
+        with os.scandir(place) as found:
+            return [Path(one) for one in found if one.name.endswith((".dist-info", ".egg-info"))]
+    except OSError:
+        return []
+
+
+def _section(file: Path, group: str) -> list[tuple[str, str]]:
+    """What stands in a section of a list of entry points, names and values; nothing if there is none."""
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    if f"[{group}]" not in text:
+        return []
+    entries, within = [], False
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("[") and line.endswith("]"):
+            within = line == f"[{group}]"
+        elif within and "=" in line and not line.startswith("#"):
+            name, _, value = line.partition("=")
+            entries.append((name.strip(), value.strip()))
+    return entries
+
+
+def _about(directory: Path) -> dict[str, str]:
+    """The fields of a package's metadata, by their names in lower case."""
+    fields: dict[str, str] = {}
+    for name in ("METADATA", "PKG-INFO"):
+        try:
+            text = (directory / name).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        for line in text.partition("\n\n")[0].splitlines():
+            field, _, value = line.partition(":")
+            fields.setdefault(field.lower(), value.strip())
+    return fields
+
+
+def _import_entry(value: str) -> object:
+    """The object that an entry point names; raises whatever its code raises."""
+    match = _ENTRY.fullmatch(value)
+    if match is None:
+        raise ImportError(f"{value!r} does not name a module")
+    named: object = importlib.import_module(match[1])
+    for attribute in (match[2] or "").split("."):
+        named = getattr(named, attribute) if attribute else named
+    return named
+
+
 def own_version() -> str:
     """The version of tcpmapkit, "" when it runs without being installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("tcpmapkit")
     except PackageNotFoundError:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
@@ -22,7 +21,7 @@ import pluggy
 from tcpmapkit import hookspecs
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.markers import refuse_marked_resolver, refuse_misused_markers
-from tcpmapkit.plugin_sources import Origin, drop_in_files, entry_origin, import_file, own_version
+from tcpmapkit.plugin_sources import Origin, drop_in_files, import_file, installed, own_version
 from tcpmapkit.query import Outcome, Query
 from tcpmapkit.seldom import Seldom
 
@@ -97,6 +96,7 @@ class Plugins:
         self._plugins.add_hookspecs(hookspecs)
         self._types: dict[str, ResolverType] = {}
         self._broken: list[BrokenPlugin] = []
+        self._postponed: dict[str, tuple[Origin, Callable[[], object]]] = {}
         #: Whose each plugin is, by its name, in the order of loading.
         self.loaded: dict[str, Origin] = {}
 
@@ -156,7 +156,7 @@ class Plugins:
         offered: dict[str, ResolverType] = {}
         registered = False
         try:
-            taken = self.loaded.get(origin.name)
+            taken = self.loaded.get(origin.name) or self._postponed_origin(origin.name)
             if taken is not None:
                 whose = f"{origin.name!r} of {origin.distribution}"
                 raise ValueError(f"the plugin name {whose} is taken by {taken.distribution}")
@@ -171,11 +171,26 @@ class Plugins:
         except (Exception, SystemExit) as error:
             if registered:
                 self._plugins.unregister(name=origin.name)
-            broken = BrokenPlugin(origin.name, origin.distribution, origin.version, _describe(error))
+            version = own_version() if origin.distribution == hookspecs.PROJECT else origin.version
+            broken = BrokenPlugin(origin.name, origin.distribution, version, _describe(error))
             self._broken.append(broken)
         else:
             self._types.update(offered)
             self.loaded[origin.name] = origin
+
+    def postpone(self, origin: Origin, find: Callable[[], object]) -> None:
+        """Load a plugin by `load_postponed` only. It is named as the one type that it offers, and both
+        names are taken from now on."""
+        self._postponed[origin.name] = origin, find
+
+    def load_postponed(self) -> None:
+        """Load what was postponed."""
+        postponed, self._postponed = self._postponed, {}
+        for origin, find in postponed.values():
+            self.load(origin, find)
+
+    def _postponed_origin(self, name: str) -> Origin | None:
+        return self._postponed[name][0] if name in self._postponed else None
 
     def _register(self, origin: Origin, offered: dict[str, ResolverType]) -> Callable[..., None]:
         def register(
@@ -188,7 +203,7 @@ class Plugins:
             in_memory: bool = False,
             attributes: Iterable[str] = (),
         ) -> None:
-            taken = self._types.get(name) or offered.get(name)
+            taken = self._types.get(name) or offered.get(name) or self._postponed_origin(name)
             if taken is not None:
                 raise ValueError(
                     f"resolver type {name!r} of {origin.distribution} is taken by {taken.distribution}"
@@ -213,25 +228,30 @@ class Plugins:
         return register
 
 
-def load_plugins(directory: Path | None = None, disable: Iterable[str] = ()) -> Plugins:
+def load_plugins(
+    directory: Path | None = None, disable: Iterable[str] = (), types: Container[str] | None = None
+) -> Plugins:
     """Load the built-ins, the installed packages and the drop-in files.
 
-    `directory` holds drop-in files; `disable` names plugins that are not even imported. Raises
-    `ConfigError` when the directory cannot be read or others can write to it.
+    `directory` holds drop-in files; `disable` names plugins that are not even imported. With `types`
+    the built-ins that are not among them are postponed, and the version of those that are is left
+    empty: to import them all and to look it up takes longer than a lookup. Raises `ConfigError` when
+    the directory cannot be read or others can write to it.
     """
     plugins = Plugins()
     blocked = set(disable)
-    version = own_version()
+    version = own_version() if types is None else ""
     for name in BUILT_IN:
         if name not in blocked:
             module = f"tcpmapkit.resolvers.{name}"
-            plugins.load(
+            load = plugins.load if types is None or name in types else plugins.postpone
+            load(
                 Origin(name, hookspecs.PROJECT, version, module),
                 partial(importlib.import_module, module),
             )
-    for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: (entry.name, entry.value)):
-        if entry.name not in blocked:
-            plugins.load(entry_origin(entry), entry.load)
+    for origin, find in installed(hookspecs.PROJECT):
+        if origin.name not in blocked:
+            plugins.load(origin, find)
     if directory is not None:
         for file in drop_in_files(directory):
             if file.stem not in blocked:

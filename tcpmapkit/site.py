@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,10 +88,25 @@ def examine_site(file: Path, *, offline: bool = False, clock: Callable[[], float
     document = read_document(file)
     try:
         wanted = plugins_config(document)
-        plugins = load_plugins(wanted.directory, wanted.disable)
+        named = frozenset(_types_named(document.data))
+        plugins = load_plugins(wanted.directory, wanted.disable, named)
     except ConfigError as error:
         raise located(document, [error]) from None
+    if not named <= plugins.types.keys():
+        plugins.load_postponed()  # one of them may be what is meant
     return build_site(document, plugins, offline=offline, clock=clock)
+
+
+def _types_named(value: object) -> Iterator[str]:
+    """The resolver types that a document's steps name, and at worst some that they do not."""
+    if isinstance(value, dict):
+        name = value.get("type")
+        if isinstance(name, str):
+            yield name
+    elif not isinstance(value, list):
+        return
+    for inner in value.values() if isinstance(value, dict) else value:
+        yield from _types_named(inner)
 
 
 def build_site(

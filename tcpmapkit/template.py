@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import attrs
@@ -71,6 +70,8 @@ class Template:
             elif name is None:
                 raise ConfigError(f"a lone {token[0]!r} in the template {text!r}", hint="a brace is {{ or }}")
             elif name not in known:
+                from difflib import get_close_matches
+
                 close = get_close_matches(name, known, 1)
                 raise ConfigError(
                     f"unknown variable {{{name}}}",

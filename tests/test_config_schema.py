@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import tomli
 
-from tcpmapkit.config import config_schema
+from tcpmapkit.config.schema import config_schema
 from tcpmapkit.config.availability import NOT_AVAILABLE
 from tcpmapkit.plugins import load_plugins
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import tcpmapkit
+from tcpmapkit.plugins import BUILT_IN
 
 PACKAGE = Path(tcpmapkit.__file__).parent
 
@@ -154,8 +155,8 @@ def test_a_slow_library_is_not_imported_when_a_module_is(slow: str) -> None:
     assert not eager
 
 
-def loaded_by(statement: str) -> set[str]:
-    """The top-level modules that a statement loads in a fresh interpreter."""
+def loaded_by(statement: str, *, whole_names: bool = False) -> set[str]:
+    """The modules that a statement loads in a fresh interpreter, by the first part of their names."""
     program = f"import sys; before = set(sys.modules); {statement}; print(*(set(sys.modules) - before))"
     result = subprocess.run(
         [sys.executable, "-c", program],
@@ -165,7 +166,7 @@ def loaded_by(statement: str) -> set[str]:
         timeout=60,
         cwd=PACKAGE.parent,
     )
-    return {name.split(".")[0] for name in result.stdout.split()}
+    return {name if whole_names else name.split(".")[0] for name in result.stdout.split()}
 
 
 def test_importing_tcpmapkit_imports_attrs_and_pluggy_only() -> None:
@@ -177,6 +178,47 @@ def test_importing_tcpmapkit_imports_attrs_and_pluggy_only() -> None:
 def test_loading_the_plugins_imports_no_slow_library() -> None:
     loaded = loaded_by("from tcpmapkit.plugins import BUILT_IN, load_plugins; load_plugins()")
     assert not loaded & {"aiohttp", "dns", "jmespath", "rich", "uvloop"}
+
+
+#: What a query of tables has no use for: slow libraries, and the parts of the standard library, of
+#: which each takes longer to import than a lookup takes.
+NOT_FOR_A_TABLE = {
+    *("aiohttp", "dns", "idna", "jmespath", "redis", "rich", "uvloop", "yarl"),
+    *("ahocorasick_rs", "lmdb", "pcre2", "prometheus_client", "watchfiles"),
+    *("email", "importlib.metadata", "json", "sqlite3", "zipfile"),
+}
+
+RUN_MAIN = """
+from tcpmapkit.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert end.code == 0, end.code
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "needed"),
+    [
+        ("static", 'entries = { "192.0.2.1" = "b" }', set()),
+        ("csv", 'path = "table.csv"', set()),
+        ("file", 'path = "table"', set()),
+        ("cidr", 'path = "table"', set()),
+        ("regex", 'rules = [{ pattern = "^192", result = "b" }]', {"ahocorasick_rs", "pcre2"}),
+    ],
+)
+def test_a_query_of_a_table_imports_what_it_needs_and_no_more(
+    kind: str, options: str, needed: set[str], tmp_path: Path
+) -> None:
+    site = tmp_path / "tcpmapkit.toml"
+    site.write_text(f'[maps.asked]\n[[maps.asked.resolvers]]\ntype = "{kind}"\n{options}\n')
+    (tmp_path / "table.csv").write_text("from,to\n192.0.2.1,b\n")
+    (tmp_path / "table").write_text("192.0.2.1 b\n")
+    arguments = ["tcpmapkit", "query", "-c", str(site), "asked", "192.0.2.1"]
+    loaded = loaded_by(f"sys.argv = {arguments}; exec({RUN_MAIN!r})", whole_names=True)
+    assert f"tcpmapkit.resolvers.{kind}" in loaded
+    others = {f"tcpmapkit.resolvers.{other}" for other in BUILT_IN if other != kind}
+    assert loaded & (others | NOT_FOR_A_TABLE) <= needed
 
 
 # Nothing but protocols/ knows what is sent.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -17,7 +19,7 @@ import pytest
 from tcpmapkit import Found, hookimpl
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.markers import refuse_marked_resolver
-from tcpmapkit.plugin_sources import Origin
+from tcpmapkit.plugin_sources import Origin, installed
 from tcpmapkit.plugins import BUILT_IN, Plugins, load_plugins, order_steps
 from tcpmapkit.query import Query
 from tcpmapkit.step import InlineStep
@@ -107,6 +109,65 @@ def test_an_installed_package_brings_its_types(install: Install) -> None:
     shout = load_plugins().types["shout"]
     assert (shout.distribution, shout.version, shout.source) == ("shout-resolver", "1.2", "shout_one")
     assert shout.factory(suffix="?").resolve(Query("a")) == Found("A?")
+
+
+def test_installed_packages_are_found_as_the_standard_library_finds_them(install: Install) -> None:
+    install("Shout.Resolver", "shout_one", "x = [print]", value="shout_one:x.append [extra]")
+    for group in {*importlib.metadata.entry_points().groups, "tcpmapkit"}:
+        expected = {
+            Origin(entry.name, entry.dist.name, entry.dist.version, entry.value)
+            for entry in importlib.metadata.entry_points(group=group)
+            if entry.dist is not None
+        }
+        assert {origin for origin, _ in installed(group)} == expected
+    (_, load) = next(one for one in installed("tcpmapkit") if one[0].name == "shout_one")
+    load()(sorted)
+    assert sys.modules["shout_one"].x == [print, sorted]
+
+
+def test_of_two_installations_the_one_that_is_imported_counts(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("shout-resolver", "shout_one", SHOUT.format(name="shout"))
+    shadowed = tmp_path / "behind" / "shout_one-9.0.dist-info"
+    shadowed.mkdir(parents=True)
+    (shadowed / "entry_points.txt").write_text("[tcpmapkit]\nother = elsewhere\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(shadowed.parent)])
+    assert {"other", "shout_one"} & {origin.name for origin, _ in installed("tcpmapkit")} == {"shout_one"}
+
+
+def test_where_packages_may_be_in_archives_the_standard_library_looks(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "packages.zip", "w") as archive:
+        archive.writestr("zipped.py", "")
+        archive.writestr("zipped-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: zipped\nVersion: 1\n")
+        archive.writestr("zipped-1.dist-info/entry_points.txt", "[tcpmapkit]\nzipped = zipped\n")
+    monkeypatch.syspath_prepend(tmp_path / "packages.zip")
+    assert Origin("zipped", "zipped", "1", "zipped") in [origin for origin, _ in installed("tcpmapkit")]
+
+
+@pytest.mark.parametrize("value", ["a b", "module:", "module::name"])
+def test_an_entry_point_that_names_nothing_is_broken(install: Install, value: str) -> None:
+    install("shout-resolver", "shout_one", "", value=value)
+    assert "does not name a module" in broken(load_plugins())["shout_one"]
+
+
+def test_built_ins_that_nobody_asks_for_are_not_imported_and_keep_their_names(drop_in: Path) -> None:
+    write(drop_in, "shout", SHOUT.format(name="sqlite"))
+    write(drop_in, "regex", SHOUT.format(name="shout"))
+    plugins = load_plugins(drop_in, types={"csv", "shout"})
+    assert set(plugins.types) & {*BUILT_IN, "shout"} == {"csv"}
+    assert "resolver type 'sqlite' of shout.py is taken by tcpmapkit" in broken(plugins)["shout"]
+    assert "the plugin name 'regex' of regex.py is taken by tcpmapkit" in broken(plugins)["regex"]
+    plugins.load_postponed()
+    assert set(BUILT_IN) <= set(plugins.types)
+
+
+def test_a_disabled_built_in_is_not_loaded_later_either() -> None:
+    plugins = load_plugins(disable=["regex"], types=())
+    plugins.load_postponed()
+    assert set(BUILT_IN) - set(plugins.types) == {"regex"}
 
 
 def test_a_file_in_the_drop_in_directory_brings_its_types(drop_in: Path) -> None:

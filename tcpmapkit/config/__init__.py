@@ -13,7 +13,6 @@ from tcpmapkit.config.model import (
     StepConfig,
 )
 from tcpmapkit.config.scalars import Endpoint
-from tcpmapkit.config.schema import config_schema
 from tcpmapkit.config.structure import plugins_config, structure
 
 __all__ = [
@@ -28,7 +27,6 @@ __all__ = [
     "PolicyTest",
     "ServerConfig",
     "StepConfig",
-    "config_schema",
     "locate",
     "plugins_config",
     "read_document",

@@ -6,15 +6,17 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import tomli
 
 from tcpmapkit.config.masking import Secrets, hide_in_urls, sounds_secret
 from tcpmapkit.config.mistakes import KeyMistake
-from tcpmapkit.config.positions import Positions
 from tcpmapkit.errors import ConfigError, ConfigErrors
+
+if TYPE_CHECKING:
+    from tcpmapkit.config.positions import Positions
 
 __all__ = ["Document", "locate", "read_document"]
 
@@ -45,6 +47,8 @@ class Document:
     @cached_property
     def positions(self) -> Positions:
         """Where everything stands; scanned when first asked for."""
+        from tcpmapkit.config.positions import Positions
+
         self.secrets.add_suspects(self.data)
         return Positions(self.text)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date, datetime, time
-from difflib import get_close_matches
 from typing import Any
 
 import attrs
@@ -84,6 +83,8 @@ def _type_of(value: Any) -> str:
 
 def closest(word: str, known: Iterable[str]) -> str | None:
     """A hint with the known word that is closest, when one is; a secret is compared with none."""
+    from difflib import get_close_matches
+
     close = [] if isinstance(word, Secret) else get_close_matches(word, sorted(known), 1)
     return f"did you mean {close[0]!r}?" if close else None
 

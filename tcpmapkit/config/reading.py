@@ -11,7 +11,6 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -20,7 +19,7 @@ import cattrs
 
 from tcpmapkit.config.availability import not_available
 from tcpmapkit.config.masking import Secret, Secrets
-from tcpmapkit.config.mistakes import WrongType, refused, show, unknown_key, words_of, wrong
+from tcpmapkit.config.mistakes import WrongType, closest, refused, show, unknown_key, words_of, wrong
 from tcpmapkit.config.options import Option, options_of
 from tcpmapkit.config.scalars import (
     Endpoint,
@@ -137,7 +136,7 @@ class Reader:
             try:
                 read = plan.readers.get(name)
                 if read is None:
-                    if get_close_matches(name, plan.secret, 1):
+                    if closest(name, plan.secret):
                         self.secrets.paths.add(tuple(self.path))
                     raise unknown_key(name, value, plan.readers, section)
                 fields[name] = read(value)
