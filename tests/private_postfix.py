@@ -27,7 +27,6 @@ import pytest
 from tests.postfix_instance import (
     DISCARD_ENTRY,
     DISCARDING,
-    HOSTNAME,
     MAIN_CF,
     MASTER_CF,
     account,
@@ -45,7 +44,6 @@ from tests.postfix_session import Delivery, Reply, Session, deliveries
 from tests.real_postfix import UNPACKED, find_program, missing_server, settle
 
 __all__ = [
-    "HOSTNAME",
     "TEXT",
     "Delivery",
     "PrivatePostfix",
@@ -124,9 +122,10 @@ class PrivatePostfix:
             own |= {"shlib_directory": f"{lib}", "daemon_directory": f"{lib}/sbin"}
             own["command_directory"] = f"{UNPACKED}/usr/sbin"
         settings = {**MAIN_CF, **own, **self.parameters}
-        main_cf = self.configuration / "main.cf"
-        main_cf.write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
-        settle(main_cf)
+        new = self.configuration / "main.cf.new"  # a daemon that starts just now reads it whole
+        new.write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
+        settle(new)
+        new.replace(self.configuration / "main.cf")
         for table in re.findall(r"\w+:(/[^\s,]+)", " ".join(self.parameters.values())):
             settle(Path(table))
 

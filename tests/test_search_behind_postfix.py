@@ -14,7 +14,7 @@ import pytest
 from tests.generated_addresses import LOCAL_DOMAINS, generate
 from tests.postfix_observed import OBSERVERS, observe
 from tests.private_postfix import PrivatePostfix, running_postfix
-from tests.running_tcpmapkit import lasting_port, running_tcpmapkit
+from tests.running_tcpmapkit import running_tcpmapkit
 
 SEARCHES = {
     "virtual_alias_maps": "virtual",
@@ -35,11 +35,13 @@ SEARCHES = {
 SIZES = {"sender_canonical_maps": 60}
 PROTOCOLS = ("tcp", "socketmap:inet", "socketmap:unix")
 SEEDS = (11, 12)
+MAPS = [(parameter, seed) for parameter in SEARCHES for seed in SEEDS]
+ANY_PORT = "inet:127.0.0.1:0"
 
 MAP = """
 [[listeners]]
 protocol = "tcp_table"
-endpoint = "inet:127.0.0.1:{port}"
+endpoint = "{endpoint}"
 map = "{name}"
 [maps.{name}]
 search = "{search}"
@@ -64,21 +66,22 @@ def mail() -> Iterator[PrivatePostfix]:
 @pytest.fixture(scope="module")
 def tables(mail: PrivatePostfix) -> Iterator[Mapping[tuple[str, str], str]]:
     """What main.cf says for each map, named ``PARAMETER_SEED``, and protocol ("texthash" too)."""
-    inet, unix = f"inet:127.0.0.1:{lasting_port()}", f"unix:{mail.directory}/socketmap"
-    text = SOCKETMAP.format(endpoint=inet) + SOCKETMAP.format(endpoint=unix) + 'mode = "0666"\n'
-    told = {}
-    for parameter, search in SEARCHES.items():
-        for seed in SEEDS:
-            name, port = f"{parameter}_{seed}", lasting_port()
-            path = mail.directory / name
-            path.write_text(generate(parameter, seed).texthash())
-            text += MAP.format(name=name, port=port, search=search, path=path)
-            text += "" if search in WITHOUT_LOCAL else LOCAL
+    unix = f"unix:{mail.directory}/socketmap"
+    text = SOCKETMAP.format(endpoint=ANY_PORT) + SOCKETMAP.format(endpoint=unix) + 'mode = "0666"\n'
+    paths = {f"{parameter}_{seed}": mail.directory / f"{parameter}_{seed}" for parameter, seed in MAPS}
+    for (parameter, seed), (name, path) in zip(MAPS, paths.items(), strict=True):
+        path.write_text(generate(parameter, seed).texthash())
+        search = SEARCHES[parameter]
+        text += MAP.format(endpoint=ANY_PORT, name=name, search=search, path=path)
+        text += "" if search in WITHOUT_LOCAL else LOCAL
+    with running_tcpmapkit(mail.directory, text) as server:
+        inet, _unix, *ports = server.endpoints
+        told = {}
+        for (name, path), port in zip(paths.items(), ports, strict=True):
             told[name, "texthash"] = f"texthash:{path}"
-            told[name, "tcp"] = f"tcp:127.0.0.1:{port}"
+            told[name, "tcp"] = f"tcp:{port.removeprefix('inet:')}"
             told[name, "socketmap:inet"] = f"socketmap:{inet}:{name}"
             told[name, "socketmap:unix"] = f"socketmap:{unix}:{name}"
-    with running_tcpmapkit(mail.directory, text):
         yield told
 
 
@@ -86,8 +89,7 @@ def test_every_parameter_that_can_be_observed_has_a_search_order() -> None:
     assert SEARCHES.keys() == OBSERVERS.keys()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("parameter", SEARCHES)
+@pytest.mark.parametrize(("parameter", "seed"), MAPS)
 def test_a_searched_map_does_what_the_same_table_does(
     mail: PrivatePostfix, tables: Mapping[tuple[str, str], str], parameter: str, seed: int
 ) -> None:
