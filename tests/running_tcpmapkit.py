@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import socket
@@ -26,8 +27,11 @@ def lasting_port() -> int:
     """A port on 127.0.0.1 that nobody has, and that no client will be given: a server that is started
     again finds it free."""
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    for _attempt in range(100):
-        port = random.randrange(max(1024, lowest // 2), max(lowest, 2048))
+    # Workers that run tests side by side never draw the same one.
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = max(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), 1)
+    mine = range(max(1024, lowest // 2) + worker, max(lowest, 2048), workers)
+    for port in random.SystemRandom().sample(mine, 100):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 continue
