@@ -119,13 +119,15 @@ def _carry_in(reading: int, to: socket.socket) -> None:
 
 def _carry_out(replies: socket.socket, writing: int, written: Callable[[OSError | None], None]) -> None:
     failure = None
-    try:
-        while data := replies.recv(_CHUNK):
-            _write(writing, data)
-    except OSError as error:
-        failure = None if error.errno in _HUNG_UP else error
-        with suppress(OSError):
-            replies.shutdown(socket.SHUT_RDWR)
+    with replies:
+        try:
+            while data := replies.recv(_CHUNK):
+                _write(writing, data)
+        except OSError as error:
+            failure = None if error.errno in _HUNG_UP else error
+            with suppress(OSError):
+                replies.shutdown(socket.SHUT_RDWR)  # for who copies the input
+    os.close(writing)
     written(failure)
 
 

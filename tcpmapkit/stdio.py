@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig, LogConfig
     from tcpmapkit.site import Site
 
-__all__ = ["run_on_stdio"]
+__all__ = ["SingleConnection", "run_on_stdio"]
 
 #: Seconds for a connection that was dropped at the end of the grace to be gone.
 _LAST_TURNS: Final = 1.0
@@ -111,15 +111,15 @@ async def _serve_stdio(site: Site, listener: ListenerConfig, streams: StandardSt
             return
         started = True
         site.plugins.startup(site.config)
-        await _Single(site, listener, streams).serve(stopping)
+        await SingleConnection(site, listener, streams).serve(stopping)
     finally:
         await site.maps.stop()
         if started:
             site.plugins.shutdown()
 
 
-class _Single:
-    """The one connection."""
+class SingleConnection:
+    """The one connection, on these streams; `service` is what it is served by."""
 
     def __init__(self, site: Site, listener: ListenerConfig, streams: StandardStreams) -> None:
         maps = [site.maps.maps[name] for name in served_maps(listener, site.maps.maps)]
@@ -129,8 +129,8 @@ class _Single:
         self._failure: OSError | None = None
         self._loop = asyncio.get_running_loop()
         clock = site.maps.clock
-        self._service = new_service(listener, maps, clock, lambda connection: None, self._closed)
-        self._connection = Connection(self._service)
+        self.service = new_service(listener, maps, clock, lambda connection: None, self._closed)
+        self._connection = Connection(self.service)
 
     async def serve(self, stopping: asyncio.Event) -> None:
         """Answer until the peer hangs up or is idle for too long, or `stopping` is set."""
@@ -156,10 +156,10 @@ class _Single:
 
     async def _until_ended(self, told: asyncio.Future[Any]) -> None:
         ended = asyncio.ensure_future(self._ended.wait())
-        allowed = self._service.idle_timeout
+        allowed = self.service.idle_timeout
         try:
             while not ended.done() and not told.done():
-                idle = self._service.clock() - self._connection.last_active
+                idle = self.service.clock() - self._connection.last_active
                 if idle >= allowed:
                     self._connection.close_idle()
                     idle = 0.0

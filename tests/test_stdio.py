@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+import sysconfig
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ import pytest
 
 from tcpmapkit.protocols import policy, socketmap, tcp_table
 from tcpmapkit.query import Found, NotFound, TempFail
+from tcpmapkit.site import open_site
+from tcpmapkit.standard_streams import StandardStreams
+from tcpmapkit.stdio import SingleConnection
 from tests.documents import TOP
 from tests.private_postfix import PrivatePostfix, free_port, running_postfix
 
@@ -431,12 +436,12 @@ def logged(log: socket.socket) -> list[str]:
 # spawn(8) itself.
 
 
-PROGRAM = "import sys; from tcpmapkit.cli import main; main()"
+PROGRAM = "from tcpmapkit.cli import main; main()"
 
 
 def command_for_nobody() -> str:
     """This package's command, in the words of master.cf, as another user than root can run it."""
-    places = ":".join(dict.fromkeys([str(TOP), *filter(None, sys.path)]))
+    places = ":".join(dict.fromkeys([str(TOP), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]))
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for python in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
         command = ["/usr/bin/env", f"PYTHONPATH={places}", python, "-c", PROGRAM]
@@ -541,3 +546,80 @@ def test_spawn_logs_a_command_that_is_wrong_and_mail_is_deferred(spawning: Priva
         assert "exit status 2" in spawning.log()
     finally:
         spawning.configure(smtpd_recipient_restrictions=before)
+
+
+# What takes time, in this process.
+
+BOTH = pytest.mark.parametrize("one_socket", [True, False])
+
+QUIET = """
+[server]
+grace = "50ms"
+[plugins]
+directory = "slow"
+[[listeners]]
+protocol = "tcp_table"
+endpoint = "inet:127.0.0.1:4242"
+map = "users"
+[maps.users]
+resolvers = [{ type = "static", entries = { "joe@example.org" = "joe" } }, { type = "endless" }]
+"""
+
+ENDLESS = """
+import asyncio
+from tcpmapkit import hookimpl
+
+class Endless:
+    async def resolve(self, query):
+        await asyncio.Event().wait()
+
+@hookimpl
+def register_resolvers(register):
+    register("endless", Endless)
+"""
+
+
+@asynccontextmanager
+async def single(directory: Path, one_socket: bool) -> AsyncIterator[tuple[SingleConnection, socket.socket]]:
+    """The connection of the first listener, and its peer; on one socket, or copied by threads."""
+    (directory / "slow").mkdir(mode=0o700)
+    (directory / "slow" / "endless.py").write_text(ENDLESS)
+    (directory / "slow" / "endless.py").chmod(0o600)
+    (directory / "tcpmapkit.toml").write_text(QUIET)
+    site = open_site(directory / "tcpmapkit.toml")
+    listener = site.config.listeners[0]
+    ours, theirs = socket.socketpair()
+    writing = os.dup(theirs.fileno())
+    with closing(ours):
+        ours.settimeout(PATIENCE)
+        streams = StandardStreams(theirs.detach(), writing, one_socket=one_socket, has_error=True)
+        try:
+            yield SingleConnection(site, listener, streams), ours
+        finally:
+            await site.maps.stop()
+
+
+@BOTH
+async def test_an_idle_peer_is_hung_up_on(tmp_path: Path, one_socket: bool) -> None:
+    async with single(tmp_path, one_socket) as (connection, peer):
+        connection.service.idle_timeout = 0.05
+        peer.sendall(GET_JOE)
+        async with asyncio.timeout(PATIENCE):
+            await connection.serve(asyncio.Event())
+        assert received(peer, len(JOE)) == JOE
+
+
+@BOTH
+async def test_what_does_not_finish_within_the_grace_is_dropped(
+    tmp_path: Path, one_socket: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with single(tmp_path, one_socket) as (connection, peer):
+        peer.sendall(GET_NOBODY)
+        stopping = asyncio.Event()
+        serving = asyncio.ensure_future(connection.serve(stopping))
+        async with asyncio.timeout(PATIENCE):
+            while not connection.service.maps[""].current.flights:  # type: ignore[attr-defined]
+                await asyncio.sleep(0)
+            stopping.set()
+            await serving
+    assert "did not finish within the grace" in caplog.text
