@@ -171,6 +171,7 @@ class ChainBuilder:
             clock=self.assembly.built.clock,
             fold=fold or str,
             open_http=self.assembly.built.http.session,
+            open_progress=self.assembly.built.open_progress,
         )
         self.assembly.built.resolvers.append(
             BuiltResolver(resolver, context, config.path, pool, _unknown_attributes(config, binding))

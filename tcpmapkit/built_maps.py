@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import attrs
@@ -44,8 +45,14 @@ class BuiltMaps:
         self.http = SharedHttpClient()
         self.resolvers: list[BuiltResolver] = []
         self._started: list[BuiltResolver] = []
+        #: Shows somebody how far a long start is; None where nobody waits for it.
+        self.progress: Callable[[str], AbstractContextManager[Callable[[float], None]]] | None = None
         #: map -> the maps that its steps refer to.
         self.references: dict[str, set[str]] = {}
+
+    def open_progress(self, what: str) -> AbstractContextManager[Callable[[float], None]]:
+        """What `Context.progress` gives the resolvers."""
+        return nullcontext(_show_nobody) if self.progress is None else self.progress(what)
 
     async def start(self, only: Iterable[str] | None = None) -> None:
         """Let the resolvers load their tables and open their clients: those of all maps, or of the
@@ -94,6 +101,10 @@ class BuiltMaps:
             if one.pool is not None:
                 one.pool.close()
         await self.http.close()
+
+
+def _show_nobody(done: float) -> None:
+    pass
 
 
 async def _start(one: BuiltResolver) -> None:

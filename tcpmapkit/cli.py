@@ -55,6 +55,7 @@ def run(file: Path | None, stdio: str | None) -> None:
     from tcpmapkit.postfix.main_cf import ready_line
     from tcpmapkit.postfix.served import find_served
     from tcpmapkit.process import StartError
+    from tcpmapkit.progress import show_progress
     from tcpmapkit.serve import loop_factory, serve
     from tcpmapkit.site import located
 
@@ -72,6 +73,7 @@ def run(file: Path | None, stdio: str | None) -> None:
 
         try:
             set_up_log(log.to, log.level, log.format)
+            show_progress(site.maps, logged=True)
             with asyncio.Runner(loop_factory=loop_factory(site.config.server.loop)) as runner:
                 runner.run(serve(site, ready))
         except ConfigError as error:
@@ -88,6 +90,7 @@ def check(file: Path | None, offline: bool) -> None:
     """Validate the configuration, load every table, run the tests."""
     from tcpmapkit.log import warn_on_standard_error
     from tcpmapkit.process import identity_mistakes
+    from tcpmapkit.progress import show_progress
     from tcpmapkit.site import examine_site, find_configuration, located
     from tcpmapkit.site_tests import TestResults, run_site_tests
 
@@ -95,6 +98,7 @@ def check(file: Path | None, offline: bool) -> None:
     with config_errors():
         site = examine_site(find_configuration(file), offline=offline)
         warn_of_broken_plugins(site)
+        show_progress(site.maps, logged=False)
         mistakes: list[ConfigError] = [*site.mistakes]
         unknown = identity_mistakes(site.config)  # this need not be the machine that will serve
         for mistake in located(site.document, unknown).errors:

@@ -11,6 +11,7 @@ import click
 
 from tcpmapkit.command_line import listener_named
 from tcpmapkit.output import print_line, print_rows, tell
+from tcpmapkit.progress import show_progress
 from tcpmapkit.query import Found, NotFound
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def map_named(site: Site, name: str) -> Map:
 async def query_map(site: Site, asked: Map, key: str, explain: bool) -> int:
     """Ask a map for a key, or for those on standard input, and print; the exit status."""
     try:
+        show_progress(site.maps, logged=False)
         await site.start([asked.name])
         if key != "-":
             return await _ask_one(asked, key, explain, prefix=False)
@@ -141,6 +143,7 @@ async def query_policy(
     asked = site.maps.maps[listener.map]
     questions = PolicyQuestions(listener, asked)
     try:
+        show_progress(site.maps, logged=False)
         await site.start([asked.name])
         if request is not None:
             return await _ask_policy(listener, asked, questions, request, explain)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -57,6 +58,12 @@ class Context:
     clock: Callable[[], float] = time.monotonic
     fold: Callable[[str], str] = str
     _open_http: Callable[[], Any] | None = None
+    _open_progress: Callable[[str], AbstractContextManager[Callable[[float], None]]] | None = None
+
+    def progress(self, what: str) -> AbstractContextManager[Callable[[float], None]]:
+        """For what takes long at the start: enter it, and call what that gives with how much is done, from
+        0 to 1. Where somebody waits at a terminal they see `what` and a bar."""
+        return nullcontext(_show_nobody) if self._open_progress is None else self._open_progress(what)
 
     @property
     def http(self) -> Any:
@@ -64,6 +71,10 @@ class Context:
         if self._open_http is None:
             raise RuntimeError("this context has no HTTP client")
         return self._open_http()
+
+
+def _show_nobody(done: float) -> None:
+    pass
 
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])

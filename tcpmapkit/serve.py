@@ -7,6 +7,7 @@ start, and only then accept: whoever connects meanwhile waits in the kernel's qu
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Callable, Coroutine
@@ -69,6 +70,7 @@ async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> No
             return
         server.drop_privileges()
         started = True
+        gc.freeze()  # tables stay: to look for garbage in them would stop everybody
         site.plugins.startup(site.config)
         await server.start()
         ready(
@@ -79,6 +81,7 @@ async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> No
         await server.stop()
         await site.maps.stop()
         if started:
+            gc.unfreeze()
             site.plugins.shutdown()
 
 

@@ -14,10 +14,10 @@ from tcpmapkit.resolver import Context
 
 
 class Collected(logging.Handler):
-    """The messages logged, as text."""
+    """The warnings and errors logged, as text."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(logging.WARNING)
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -25,6 +25,7 @@ LAYERS = """
     template rewriting search
     step
     chain
+    counters
     cache ready flight key_search generation plugin_sources plugins
     config
     maps map_reference
@@ -113,8 +114,10 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("tcpmapkit.resolvers.")])
 def test_a_built_in_resolver_imports_what_anyone_elses_may(module: str) -> None:
     own = ".".join(module.split(".")[:3])
-    # Shared are how Postfix reads the lines of a table, and what to do with values from elsewhere.
-    allowed = {own, "tcpmapkit.resolvers.postfix_lines", "tcpmapkit.resolvers.remote"}
+    # Shared are how Postfix reads the lines of a table, tables of any size, and what to do with values from
+    # elsewhere.
+    shared = ("postfix_lines", "remote", "table")
+    allowed = {own, *(f"tcpmapkit.resolvers.{name}" for name in shared)}
     if own == "tcpmapkit.resolvers.rules":  # whose conditions are the rules of these two
         allowed |= {"tcpmapkit.resolvers.regex", "tcpmapkit.resolvers.cidr"}
     foreign = [
@@ -144,7 +147,9 @@ def test_the_leaves_import_attrs_and_nothing_else_of_others() -> None:
         assert foreign <= {"attrs"}
 
 
-@pytest.mark.parametrize("slow", ["aiohttp", "dns", "idna", "jmespath", "rich", "uvloop", "pcre2", "redis"])
+@pytest.mark.parametrize(
+    "slow", ["aiohttp", "dns", "idna", "jmespath", "rich", "uvloop", "pcre2", "redis", "lmdb"]
+)
 def test_a_slow_library_is_not_imported_when_a_module_is(slow: str) -> None:
     eager = [
         f"{file}:{line}"

@@ -31,7 +31,7 @@ NOT_AVAILABLE: Mapping[str, Mapping[str, _Refused]] = {
     "": _all_of(["admin"]),
     "server": {"workers": _several},
     "log": _all_of(["log_keys"]),
-    "resolvers": _all_of(["index", "max_shrink", "breaker"]),
+    "resolvers": _all_of(["max_shrink", "breaker"]),
 }
 
 

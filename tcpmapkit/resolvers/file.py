@@ -3,86 +3,98 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, ClassVar
+from unicodedata import unidata_version
 
 import attrs
 
 from tcpmapkit import Found, PermFail, TempFail, hookimpl
-from tcpmapkit.resolvers.postfix_lines import WHITE_SPACE, logical_lines, read_table, table_answer
+from tcpmapkit.resolvers.postfix_lines import WHITE_SPACE, join_lines, table_answer
+from tcpmapkit.resolvers.table import (
+    INDEX_DIRECTORY_HELP,
+    INDEX_HELP,
+    IndexKind,
+    Table,
+    empty_table,
+    open_table,
+)
 
 # A key ends at the first white space outside double quotes; a backslash takes the next character as it
 # is. The quotes stay part of the key. (No possessive quantifier: CPython 3.11.2 gets those wrong.)
 _KEY = re.compile(r'(?:[^\\"\s]|\\.?|"(?:[^\\"]|\\.)*")*', re.ASCII | re.DOTALL)
 
-Entry = str | TempFail | PermFail
 
+@attrs.frozen
+class Lines:
+    """The rows of a table in the format of postmap(1)."""
 
-def read_entries(
-    text: str, fold: Callable[[str], str], warn: Callable[[int, str], object]
-) -> dict[str, Entry]:
-    """The entries of a table: values by key, or the failure of a value that no reply can carry.
+    path: Path
+    fold: Callable[[str], str]
+    joined: ClassVar[bool] = False
 
-    What Postfix ignores is ignored, and `warn` told of it with the line. Of equal keys the first counts.
-    """
-    entries: dict[str, Entry] = {}
-    for number, line in logical_lines(text, warn):
-        if not line.isascii():
-            try:
-                line.encode()
-            except UnicodeEncodeError:
-                warn(number, f"non-UTF-8 input {line[:60]!r} -- ignoring this line")
+    @property
+    def meaning(self) -> tuple[str | int | bool, ...]:
+        """What an index of the table is good for."""
+        return "file", self.fold.__qualname__, unidata_version
+
+    def rows(
+        self, file: BinaryIO, warn: Callable[[int, str], object]
+    ) -> Generator[tuple[int, str, str], None, None]:
+        """Line, folded key and value; what Postfix ignores is ignored, and `warn` told of it."""
+        lines = (line.removesuffix(b"\n").decode("utf-8", "surrogateescape") for line in file)
+        for number, line in join_lines(lines, warn):
+            if not line.isascii():
+                try:
+                    line.encode()
+                except UnicodeEncodeError:
+                    warn(number, f"non-UTF-8 input {line[:60]!r} -- ignoring this line")
+                    continue
+            end = _KEY.match(line).end()  # type: ignore[union-attr]  # it matches the empty text too
+            if line[end : end + 1] == '"':
+                warn(number, f"unbalanced '\"' in {line[:60]!r} -- ignoring this line")
                 continue
-        end = _KEY.match(line).end()  # type: ignore[union-attr]  # it matches the empty text too
-        if line[end : end + 1] == '"':
-            warn(number, f"unbalanced '\"' in {line[:60]!r} -- ignoring this line")
-            continue
-        key, value = line[:end], line[end:].strip(WHITE_SPACE)
-        if not key or not value:
-            warn(number, "expected format: key whitespace value -- ignoring this line")
-            continue
-        if key.endswith(":"):
-            warn(number, 'record is in "key: value" format; is this an alias file?')
-        key = fold(key)
-        if key in entries:
-            warn(number, f'duplicate entry: "{key}" -- the first one counts')
-            continue
-        entries[key] = value
-        if "\r" in value:
-            failure = table_answer(value)
-            assert not isinstance(failure, Found)
-            warn(number, f"{failure.reason}; asking for {key!r} fails")
-            entries[key] = failure
-    return entries
+            key, value = line[:end], line[end:].strip(WHITE_SPACE)
+            if not key or not value:
+                warn(number, "expected format: key whitespace value -- ignoring this line")
+                continue
+            if key.endswith(":"):
+                warn(number, 'record is in "key: value" format; is this an alias file?')
+            yield number, self.fold(key), value
 
 
 @attrs.define(eq=False)
 class File:
-    """The file's entries, read in full at the start; asked with the folded key."""
+    """The file's entries, read in full at the start; asked with the folded key. Of equal keys the first
+    counts."""
 
     path: Path = attrs.field(
         metadata={"help": "the table, in the format of postmap(1): key, white space, value on each line"}
     )
-    # Plain text rather than outcomes: the garbage collector need not walk a million of them.
-    _entries: dict[str, Entry] = attrs.field(init=False, factory=dict, repr=False)
+    index: IndexKind = attrs.field(default="auto", metadata={"help": INDEX_HELP})
+    index_directory: Path | None = attrs.field(default=None, metadata={"help": INDEX_DIRECTORY_HELP})
+    _table: Table = attrs.field(init=False, factory=empty_table, repr=False)
 
     async def start(self, context: Any) -> None:
-        """Read the table. Raises `ConfigError` when it cannot be read."""
-        import asyncio
+        """Read the table, or open its index. Raises `ConfigError` when it cannot be read."""
+        self._table = await open_table(
+            Lines(self.path, context.fold), self.index, self.index_directory, context
+        )
 
-        self._entries = await asyncio.to_thread(self._read, context)
+    async def stop(self) -> None:
+        """Let go of the table."""
+        table, self._table = self._table, empty_table()
+        table.close()
 
-    def _read(self, context: Any) -> dict[str, Entry]:
-        def warn(line: int, message: str) -> None:
-            context.logger.warning("%s, line %d: %s", self.path, line, message)
-
-        return read_entries(read_table(self.path), context.fold, warn)
+    def is_current(self) -> bool:
+        """Whether the file is still the one that was read; blocks for one stat(2)."""
+        return self._table.is_current()
 
     def resolve(self, query: Any) -> Found | TempFail | PermFail | None:
-        """The entry of the key, or a miss."""
-        entry = self._entries.get(query.key)
-        return Found(entry) if isinstance(entry, str) else entry
+        """The entry of the key, or a miss; a value that no reply can carry is a failure."""
+        entry = self._table.get(query.key)
+        return table_answer(entry) if isinstance(entry, str) else None
 
 
 @hookimpl

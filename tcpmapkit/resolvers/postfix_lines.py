@@ -9,12 +9,23 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 from tcpmapkit import ConfigError, Found, PermFail, TempFail
 
-__all__ = ["WHITE_SPACE", "logical_lines", "read_settled", "read_table", "table_answer"]
+__all__ = [
+    "WHITE_SPACE",
+    "join_lines",
+    "logical_lines",
+    "read_settled",
+    "read_table",
+    "settled",
+    "table_answer",
+]
+
+_T = TypeVar("_T")
 
 #: What separates words in a Postfix table: isspace(3) of ASCII, never Unicode's other spaces.
 WHITE_SPACE = " \t\n\v\f\r"
@@ -36,9 +47,16 @@ def logical_lines(text: str, warn: Callable[[int, str], object] = _warn_nobody) 
     its first NUL, and dropped when it begins with white space (nothing precedes it): `warn` is told
     the line and why. Lines are not stripped.
     """
+    return join_lines(text.split("\n"), warn)
+
+
+def join_lines(
+    lines: Iterable[str], warn: Callable[[int, str], object] = _warn_nobody
+) -> Iterator[tuple[int, str]]:
+    """The same of physical lines, without their LF."""
     parts: list[str] = []
     first = 0
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(lines, 1):
         if line[:1] not in WHITE_SPACE and line[0] != "#" and parts:
             yield from _logical_line(first, parts, warn)
             parts = []
@@ -65,12 +83,12 @@ def _logical_line(
     yield first, line
 
 
-def read_settled(path: Path) -> bytes:
-    """The content of a file that nobody changes meanwhile; blocks, so call it off the event loop.
+def settled(path: Path, read: Callable[[BinaryIO], _T]) -> tuple[_T, os.stat_result]:
+    """What `read` makes of a file that nobody changes meanwhile, and what the file was; blocks, so call
+    it off the event loop.
 
-    A file that changes while it is read is read again, for about a second in all.
-
-    Raises `ConfigError` when it cannot be read, is no regular file or does not come to rest.
+    A file that changes while it is read is read again, a few times. Raises `ConfigError` when it cannot
+    be read, is no regular file or does not come to rest, and what `read` raises.
     """
     try:
         for _ in range(_READING_TRIES):
@@ -78,16 +96,27 @@ def read_settled(path: Path) -> bytes:
                 before = os.fstat(file.fileno())
                 if not stat.S_ISREG(before.st_mode):
                     raise ConfigError(f"{path} is not a regular file", path=("path",))
-                content = file.read()
+                mistake = None
+                try:
+                    result = read(file)
+                except ConfigError as error:
+                    mistake = error  # of a file half written, it may be
                 after = os.fstat(file.fileno())
             if (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size):
-                return content
+                if mistake is not None:
+                    raise mistake
+                return result, after
             time.sleep(_READING_PAUSE)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", path=("path",)) from None
     raise ConfigError(
         f"{path} keeps changing while it is read", path=("path",), hint="write a new file and rename it"
     )
+
+
+def read_settled(path: Path) -> bytes:
+    """The content of a file, as `settled`, for about a second in all."""
+    return settled(path, lambda file: file.read())[0]
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -1,0 +1,137 @@
+"""Tables of any size: a dictionary for a small one, for a large one an index on disk that is mapped.
+
+`open_table` is what `file` and `csv` load with. What is large is read and sorted in a child process:
+in the server, even in a thread, it would hold the interpreter for longer than a client may notice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import attrs
+
+from tcpmapkit import ConfigError
+from tcpmapkit.resolvers.table.reading import (
+    Entry,
+    Identity,
+    Reading,
+    Warnings,
+    identity_of,
+    read_dictionary,
+)
+
+if TYPE_CHECKING:
+    from tcpmapkit.resolvers.table.building import CannotIndex
+    from tcpmapkit.resolvers.table.index import Index
+
+__all__ = [
+    "INDEX_DIRECTORY_HELP",
+    "INDEX_HELP",
+    "Entry",
+    "IndexKind",
+    "Reading",
+    "Table",
+    "empty_table",
+    "open_table",
+]
+
+IndexKind = Literal["auto", "memory", "disk"]
+
+INDEX_HELP: Final = "where the entries are kept: memory, an index on disk, or what suits their number"
+INDEX_DIRECTORY_HELP: Final = "where the index is: else the cache directory, or beside the table"
+
+#: A dictionary of so many rows grows and is freed within some 6 ms, in which nobody is answered.
+_MOST_ROWS: Final = 100_000
+_MOST_BYTES: Final = 64 << 20
+
+#: Bytes of a file that is still read into memory when "auto" finds no place for an index; it takes
+#: some three times as much there.
+_MOST_WITHOUT_INDEX: Final = 512 << 20
+
+
+@attrs.frozen(eq=False)
+class Table:
+    """What a file says: `get(key)` is the value of a folded key, the values of its rows when they are
+    several, None for a miss. `rows` is the number of keys."""
+
+    get: Callable[[str], Entry | None]
+    rows: int
+    _reading: Reading | None = None
+    _identity: Identity | None = None
+    _index: Index | None = None
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether it is an index, not a dictionary."""
+        return self._index is not None
+
+    def is_current(self) -> bool:
+        """Whether the file is the one that was read. One stat(2); a file that is gone is not."""
+        try:
+            return self._reading is not None and identity_of(self._reading.path) == self._identity
+        except ConfigError:
+            return False
+
+    def close(self) -> None:
+        """Let go of the index. `get` is not to be called any more."""
+        if self._index is not None:
+            self._index.close()
+
+
+def empty_table() -> Table:
+    """The table of a resolver that has not been started."""
+    entries: dict[str, Entry] = {}
+    return Table(entries.get, 0)
+
+
+async def open_table(reading: Reading, index: IndexKind, directory: Path | None, context: Any) -> Table:
+    """The table of the file as it is now: from the index if that is current, built first if it is not.
+
+    `directory` is where the index belongs, None for the usual places. What the rows warn of is logged.
+    Raises `ConfigError` when the file cannot be read or is damaged, or an index must be built and cannot.
+    """
+    import asyncio
+
+    if index == "disk" or (index == "auto" and await asyncio.to_thread(_is_large, reading.path)):
+        # Imported where they are needed: most tables are small.
+        from tcpmapkit.resolvers.table.building import CannotIndex, current_index
+
+        try:
+            found = await current_index(reading, directory, context)
+        except CannotIndex as failure:
+            _without_index(reading.path, index, failure, context)
+        else:
+            found.warnings.log(reading.path, context.logger)
+            return Table(found.get, found.rows, reading, found.identity, found)
+    warnings = Warnings()
+    try:
+        entries, identity = await asyncio.to_thread(read_dictionary, reading, warnings)
+    finally:
+        warnings.log(reading.path, context.logger)
+    return Table(entries.get, len(entries), reading, identity)
+
+
+def _is_large(path: Path) -> bool:
+    """Whether the file is too large for a dictionary. Reads no more of it than is needed to tell."""
+    if identity_of(path).size > _MOST_BYTES:
+        return True
+    rows = 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            while rows <= _MOST_ROWS and (piece := file.read(1 << 20)):
+                rows += max(piece.count(b"\n"), piece.count(b"\r"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", path=("path",)) from None
+    return rows > _MOST_ROWS
+
+
+def _without_index(path: Path, index: IndexKind, failure: CannotIndex, context: Any) -> None:
+    """Go on in memory where that is wanted and can be had. Raises `ConfigError` where not."""
+    option = "index" if index == "disk" else "path"
+    if index == "disk" or path.stat().st_size > _MOST_WITHOUT_INDEX:
+        raise ConfigError(f"no index of {path}: {failure}", path=(option,), hint=failure.hint) from None
+    context.logger.warning(
+        "no index of %s: %s; it is read into memory at each start (%s)", path, failure, failure.hint
+    )
