@@ -12,7 +12,7 @@ from typing import Any, Literal
 import attrs
 
 from tcpmapkit.query import Failure, Found, Miss, NotFound, Outcome, PermFail, Query, TempFail
-from tcpmapkit.step import InlineStep, NotAsked, Step, StepAnswer, WaitingStep
+from tcpmapkit.step import MISS, NOT_ASKED, InlineStep, NotAsked, Step, StepAnswer, WaitingStep
 
 __all__ = ["InlineChain", "WaitingChain", "compile_chain"]
 
@@ -68,12 +68,21 @@ class InlineChain:
 
     def resolve(self, query: Query) -> Outcome | Miss:
         """The first outcome, or a miss with the smallest TTL that a step gave; never raises."""
-        walk = _Walk()
-        for step in self.steps:
-            outcome = walk.take(step, step.resolve(query), query)
-            if outcome is not None:
-                return outcome
-        return walk.end(query)
+        steps = iter(self.steps)
+        for step in steps:
+            answer = step.resolve(query)
+            if answer is MISS or answer is NOT_ASKED:
+                continue  # leaves nothing to be weighed with what comes
+            walk = _Walk()
+            outcome = walk.take(step, answer, query)
+            while outcome is None:
+                following = next(steps, None)
+                if following is None:
+                    return walk.end(query)
+                outcome = walk.take(following, following.resolve(query), query)
+            return outcome
+        query.answered_by = ""
+        return MISS
 
 
 @attrs.define(eq=False)

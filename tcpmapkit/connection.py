@@ -83,9 +83,15 @@ class Connection(asyncio.Protocol):
             if reply is not None:
                 # A chunk equal to a request that was answered is one whole request: no need to parse.
                 self._write(reply)
-                service = self.service
-                service.counters.ready += 1
-                self.last_active = service.clock()
+                self.last_active = self.service.clock()
+                return
+            request = self._codec.whole_request(data)
+            if request is not None:
+                reply = self._answer(request, sought=len(data))
+                if reply is None:
+                    self._settle()
+                else:
+                    self._tell(reply)
                 return
             self._codec.receive_data(data)
             self._pump(sought=len(data))
@@ -215,13 +221,12 @@ class Connection(asyncio.Protocol):
             if len(request.raw) != sought:
                 reply = self._find(request.raw)
                 if reply is not None:
-                    service.counters.ready += 1
                     return reply
             answer = service.ask(request, partial(self._answered, request))
             if answer is not None:
                 return service.reply_to(answer, request, self._codec)
         except Exception as error:
-            return service.reply_to_bug(error, self._codec)
+            return service.reply_to_bug(error, request, self._codec)
         self._waiting = request
         return None
 
@@ -233,12 +238,9 @@ class Connection(asyncio.Protocol):
         try:
             reply = self.service.reply_to(answer, request, self._codec)
         except Exception as error:
-            reply = self.service.reply_to_bug(error, self._codec)
-        if reply is SILENCE:
-            self._end()
-            self._transport.close()
+            reply = self.service.reply_to_bug(error, request, self._codec)
+        if not self._tell(reply):
             return
-        self._send([reply])
         if self._ended or self._codec.buffered_bytes:
             # Not here: this may be in the midst of the map's answering others.
             self._schedule()
@@ -248,6 +250,16 @@ class Connection(asyncio.Protocol):
         """No request that comes is answered any more."""
         self._ended = True
         self._clear = False
+
+    def _tell(self, reply: bytes) -> bool:
+        """Write the one reply there is; or, when it is `SILENCE`, close, and False."""
+        if reply is SILENCE:
+            self._end()
+            self._transport.close()
+            return False
+        self._write(reply)
+        self.last_active = self.service.clock()
+        return True
 
     def _send(self, replies: list[bytes]) -> None:
         self._write(replies[0] if len(replies) == 1 else b"".join(replies))

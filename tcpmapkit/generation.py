@@ -26,8 +26,9 @@ class Generation:
     found and the key, which is done behind the cache. `folded`: the cache may go by the folded key.
     `attributes`: the request attributes that the chain reads; None when it may read any, which makes the
     map uncacheable. `in_memory`: every step answers the same until reloaded, so nothing is cached but
-    ready replies. `number` counts a map's generations from 1. Only `flights` ever changes: the lookups
-    that wait, by what they have in common.
+    ready replies; `at_once`: it cannot wait either, so there is nothing but to ask the chain. `plain`: a key
+    is asked and an answer told as it is. `number` counts a map's generations from 1. Only `flights` ever
+    changes: the lookups that wait, by what they have in common.
     """
 
     chain: InlineChain | WaitingChain | InlineSearch | WaitingSearch
@@ -38,6 +39,16 @@ class Generation:
     in_memory: bool = False
     number: int = 0
     flights: dict[Hashable, Flight] = attrs.Factory(dict)
+    plain: bool = attrs.field(init=False)
+    at_once: bool = attrs.field(init=False)
+
+    @plain.default
+    def _is_plain(self) -> bool:
+        return self.conversion is None and self.rewriting is None
+
+    @at_once.default
+    def _answers_at_once(self) -> bool:
+        return self.in_memory and not self.chain.can_wait
 
     @property
     def blind_to_case(self) -> bool:

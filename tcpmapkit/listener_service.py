@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tcpmapkit.counters import Counters
 from tcpmapkit.policy_service import PolicyService
 from tcpmapkit.protocols import PROTOCOLS
 from tcpmapkit.query import Found
@@ -42,6 +43,7 @@ def new_service(
         "clock": clock,
         "opened": opened,
         "closed": closed,
+        "counters": Counters(ready.outcomes),
     }
     if not protocol.has_attributes:
         return Service(**common)

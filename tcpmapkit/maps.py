@@ -104,7 +104,10 @@ class Map:
         the loop. `generation` is the one that a step of another map has taken; such a lookup is part
         of the other map's and not observed by itself."""
         if self.observer is None or generation is not None:
-            return self._rewrite(query, answered, generation or self._current)
+            generation = generation or self._current
+            if generation.plain:
+                return self._ask(query, answered, generation)
+            return self._rewrite(query, answered, generation)
         began = query.clock()
 
         def observe(answer: Answer) -> Answer:
@@ -127,7 +130,8 @@ class Map:
 
     def _ask(self, query: Query, answered: Answered, generation: Generation) -> Answer | None:
         chain = generation.chain
-        if generation.in_memory and not chain.can_wait:
+        if generation.at_once:
+            assert not chain.can_wait
             return self._settle(chain.resolve(query), query, None, generation)
         key = generation.cache_key(query)
         cache = None if generation.in_memory or key is None else self._cache
@@ -154,7 +158,7 @@ class Map:
 
     def _settle(self, outcome: Outcome | Miss, query: Query, key: Hashable, generation: Generation) -> Answer:
         """The chain's outcome as the map's answer, remembered as the cache's options say."""
-        if isinstance(outcome, Miss):
+        if type(outcome) is Miss:
             outcome = NotFound(outcome.ttl)
         answer = Answer(
             outcome, generation=generation.number, resolver=query.answered_by, matched=query.matched

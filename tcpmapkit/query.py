@@ -180,7 +180,8 @@ class Query:
     `partial` marks the keys after the first of a search order. `deadline` is the time, by `clock`,
     when the answer is worth nothing any more. `trace`, when not None, collects what each step did;
     `answered_by` is the name of the step that answered, "" before that; `matched` says which kind of
-    key of a search was found.
+    key of a search was found; `unchanged_by` is the folding that is known to leave the key as it is, so
+    that only the first step of a chain tries.
     """
 
     key: str
@@ -194,6 +195,7 @@ class Query:
     trace: list[Any] | None = None
     answered_by: str = attrs.field(default="", init=False)
     matched: int = attrs.field(default=0, init=False)
+    unchanged_by: Callable[[str], str] | None = attrs.field(default=None, init=False, repr=False)
     _address: Address | None = attrs.field(default=None, init=False, repr=False)
 
     @property

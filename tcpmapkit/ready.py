@@ -13,6 +13,7 @@ from sys import getsizeof
 from typing import Final, Protocol
 
 from tcpmapkit.cache import Answer
+from tcpmapkit.counters import Outcomes
 from tcpmapkit.query import Found
 
 __all__ = ["AnswersKeptReady", "ReadyReplies"]
@@ -39,37 +40,39 @@ class AnswersKeptReady(Protocol):
     def ready_sizes(self) -> tuple[int, int]: ...
 
 
-class _Budget:
-    """The requests of one kind in the order in which they came, and the bytes that they cost."""
+class _Kind:
+    """The replies of one map that tell of one kind of outcome: found, or not found.
 
-    __slots__ = ("limit", "queue", "size")
+    The requests in the order in which they came, the bytes that they cost and may cost, and what a
+    reply that is found has to do with.
+    """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    __slots__ = ("found", "limit", "map", "outcomes", "queue", "size", "used")
+
+    def __init__(self, map: AnswersKeptReady, outcomes: Outcomes, found: bool) -> None:
+        self.map = map
+        self.used = map.used
+        self.outcomes = outcomes
+        self.found = found
+        self.limit = map.ready_sizes[0 if found else 1]
         self.size = 0
         self.queue: deque[tuple[bytes, int]] = deque()
 
 
-class _OfMap:
-    """What the replies of one map share: the map, its marks, what they may cost."""
-
-    __slots__ = ("found", "map", "missing", "used")
-
-    def __init__(self, map: AnswersKeptReady) -> None:
-        self.map = map
-        self.used = map.used
-        found, missing = map.ready_sizes
-        self.found = _Budget(found)
-        self.missing = _Budget(missing)
-
-
 class ReadyReplies:
-    """The ready replies of one listener, for the maps that it serves. `clock` gives seconds."""
+    """The ready replies of one listener, for the maps that it serves. `clock` gives seconds.
+
+    `outcomes` counts, by the map's name, the replies that were found.
+    """
 
     def __init__(self, maps: Iterable[AnswersKeptReady], clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._replies: dict[bytes, tuple[bytes, float, int, int, bool, _OfMap]] = {}
-        self._maps = {map.name: _OfMap(map) for map in maps}
+        self._replies: dict[bytes, tuple[bytes, float, int, int, _Kind]] = {}
+        self.outcomes: dict[str, Outcomes] = {}
+        self._kinds: dict[str, tuple[_Kind, _Kind]] = {}
+        for map in maps:
+            outcomes = self.outcomes[map.name] = Outcomes()
+            self._kinds[map.name] = _Kind(map, outcomes, True), _Kind(map, outcomes, False)
 
     def __len__(self) -> int:
         return len(self._replies)
@@ -77,36 +80,42 @@ class ReadyReplies:
     @property
     def size(self) -> int:
         """Bytes held."""
-        return sum(one.found.size + one.missing.size for one in self._maps.values())
+        return sum(found.size + missing.size for found, missing in self._kinds.values())
 
     def find(self, raw: bytes) -> bytes | None:
-        """The reply to exactly this request, if one is ready and still holds."""
+        """The reply to exactly this request, if one is ready and still holds; it is counted."""
         ready = self._replies.get(raw)
-        if ready is None or ready[1] <= self._clock() or ready[2] != ready[5].map.generation:
+        if ready is None:
             return None
-        ready[5].used[ready[3]] = 1
-        return ready[0]
+        reply, expires, generation, mark, kind = ready
+        if expires <= self._clock() or generation != kind.map.generation:
+            return None
+        kind.used[mark] = 1
+        if kind.found:
+            kind.outcomes.ready_found += 1
+        else:
+            kind.outcomes.ready_not_found += 1
+        return reply
 
     def keep(self, name: str, raw: bytes, reply: bytes, answer: Answer) -> None:
         """Keep the reply that `answer` of the map of that name gave, when it may be kept
         (`Answer.expires`)."""
         if answer.expires <= 0.0:
             return
-        found = type(answer.outcome) is Found
-        whose = self._maps[name]
-        budget = whose.found if found else whose.missing
+        found, missing = self._kinds[name]
+        kind = found if type(answer.outcome) is Found else missing
         cost = _REPLY + getsizeof(raw) + getsizeof(reply)
-        if cost > budget.limit:
+        if cost > kind.limit:
             return
         known = self._replies.get(raw)
-        self._replies[raw] = (reply, answer.expires, answer.generation, answer.mark, found, whose)
-        if known is not None and known[4] is found and len(known[0]) >= len(reply):
+        self._replies[raw] = (reply, answer.expires, answer.generation, answer.mark, kind)
+        if known is not None and known[4] is kind and len(known[0]) >= len(reply):
             return  # it has its place in the queue, and that was paid for
-        budget.queue.append((raw, cost))
-        budget.size += cost
-        while budget.size > budget.limit:
-            oldest, paid = budget.queue.popleft()
-            budget.size -= paid
+        kind.queue.append((raw, cost))
+        kind.size += cost
+        while kind.size > kind.limit:
+            oldest, paid = kind.queue.popleft()
+            kind.size -= paid
             ready = self._replies.get(oldest)
-            if ready is not None and ready[4] is found:
+            if ready is not None and ready[4] is kind:
                 del self._replies[oldest]

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from tcpmapkit.connection import Connection
+from tcpmapkit.counters import Counters
 from tcpmapkit.listener import BACKLOG, Address, Listener, is_waiting
 from tcpmapkit.listener_service import new_service
 from tcpmapkit.process import drop_privileges, limit_connections
 from tcpmapkit.seldom import Seldom
-from tcpmapkit.service import Counters
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig, ServerConfig

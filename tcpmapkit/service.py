@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 
 from tcpmapkit.cache import Answer
+from tcpmapkit.counters import Counters, Outcomes
 from tcpmapkit.protocols.framing import Codec, Lookup
 from tcpmapkit.query import Found, NotFound, Outcome, PermFail, Query
 from tcpmapkit.seldom import Seldom
@@ -17,7 +18,7 @@ from tcpmapkit.step import INTERNAL_ERROR
 if TYPE_CHECKING:
     from tcpmapkit.connection import Connection
 
-__all__ = ["Counters", "ServedMap", "Service"]
+__all__ = ["ServedMap", "Service"]
 
 _UNKNOWN_MAP: Final = PermFail("unknown map")
 
@@ -33,33 +34,6 @@ class ServedMap(Protocol):
     def query(self, key: str, protocol: str = "", attributes: Mapping[str, str] | None = None) -> Query: ...
 
     def ask(self, query: Query, answered: Callable[[Answer], None]) -> Answer | None: ...
-
-
-@attrs.define(eq=False)
-class Counters:
-    """What a listener has done since it started, and how many connections it has now.
-
-    `ready` counts the replies that were found ready; `found` to `permanent` those made from a lookup,
-    by outcome; `refused` the requests that reached no map; `too_long` the values that no reply holds
-    (they are in `found`); `errors` our own bugs (they are in `temporary`).
-    """
-
-    ready: int = 0
-    found: int = 0
-    not_found: int = 0
-    temporary: int = 0
-    permanent: int = 0
-    refused: int = 0
-    too_long: int = 0
-    errors: int = 0
-    connections: int = 0
-    connections_open: int = 0
-    connections_refused: int = 0
-
-    @property
-    def requests(self) -> int:
-        """Requests answered; each has had one reply."""
-        return self.ready + self.found + self.not_found + self.temporary + self.permanent + self.refused
 
 
 @attrs.define(eq=False)
@@ -84,13 +58,19 @@ class Service:
     gives_way: bool = False
     counters: Counters = attrs.Factory(Counters)
     said: Seldom = attrs.Factory(Seldom)
+    _outcomes: dict[str, Outcomes] = attrs.field(init=False)
+
+    @_outcomes.default
+    def _count_by_map(self) -> dict[str, Outcomes]:
+        return {called: self.counters.of(map.name) for called, map in self.maps.items()}
 
     def ask(self, request: Lookup, answered: Callable[[Answer], None]) -> Answer | None:
         """The answer at once; or None, and `answered` is called with it later, as `ServedMap.ask` does."""
         asked = self.maps.get(request.map)
         if asked is None:
             known = ", ".join(self.maps)
-            self._say("unknown", logging.WARNING, "asked for map %.100r, which is none of %s", request.map, known)
+            text = "asked for map %.100r, which is none of %s"
+            self._say("unknown", logging.WARNING, text, request.map, known)
             return Answer(_UNKNOWN_MAP)
         return asked.ask(asked.query(request.key, self.protocol), answered)
 
@@ -100,34 +80,36 @@ class Service:
 
     def reply_to(self, answer: Answer, request: Lookup, codec: Codec) -> bytes:
         """The reply that tells `answer`, kept ready for the same request where that is allowed."""
-        counters = self.counters
         outcome = answer.outcome
         reply = self.encode(outcome, codec)
-        if type(outcome) is Found:
-            counters.found += 1
+        counted = self._outcomes.get(request.map, self.counters.no_map)
+        kind = type(outcome)
+        if kind is Found:
+            counted.found += 1
             if reply is codec.reply_too_long:
-                counters.too_long += 1
-                self._say(
-                    "too long",
-                    logging.WARNING,
-                    "map %s: a value found is too long for a reply",
-                    self.maps[request.map].name,
-                )
+                self._note_too_long(request)
                 return reply
-            self.keep(self.maps[request.map].name, request.raw, reply, answer)
-        elif type(outcome) is NotFound:
-            counters.not_found += 1
-            self.keep(self.maps[request.map].name, request.raw, reply, answer)
-        elif type(outcome) is PermFail:
-            counters.permanent += 1
+        elif kind is NotFound:
+            counted.not_found += 1
         else:
-            counters.temporary += 1
+            if kind is PermFail:
+                counted.permanent += 1
+            else:
+                counted.temporary += 1
+            return reply
+        if answer.expires > 0.0:
+            self.keep(self.maps[request.map].name, request.raw, reply, answer)
         return reply
 
-    def reply_to_bug(self, error: Exception, codec: Codec) -> bytes:
+    def _note_too_long(self, request: Lookup) -> None:
+        self.counters.too_long += 1
+        text = "map %s: a value found is too long for a reply"
+        self._say("too long", logging.WARNING, text, self.maps[request.map].name)
+
+    def reply_to_bug(self, error: Exception, request: Lookup, codec: Codec) -> bytes:
         """Called while an exception that should not exist is handled: even then there is a reply."""
         self.counters.errors += 1
-        self.counters.temporary += 1
+        self._outcomes.get(request.map, self.counters.no_map).temporary += 1
         self._say(
             type(error).__qualname__,
             logging.ERROR,

@@ -35,6 +35,7 @@ from tcpmapkit.threads import SmallPool, TooBusy
 
 __all__ = [
     "INTERNAL_ERROR",
+    "MISS",
     "NOT_ASKED",
     "SLOW_CALL",
     "InlineStep",
@@ -54,7 +55,8 @@ SLOW_CALL: Final = 0.020
 #: What Postfix is told of a bug; the log has the rest.
 INTERNAL_ERROR: Final = TempFail("internal error")
 
-_MISS: Final = Miss()
+#: A miss of which no more is known: what a bare None means. The common case, so it is told by identity.
+MISS: Final = Miss()
 
 #: What a resolver lets escape by mistake: a cancellation of something of its own, which nobody asked
 #: this lookup to take, or an exit, which is not a resolver's to ask for.
@@ -123,10 +125,12 @@ class Step:
             return NOT_ASKED
         if self.domains is not None and not self._covers(host_or_domain(key, self.bare_is_domain)):
             return NOT_ASKED
-        if self.fold is not None:
-            folded = self.fold(key)
+        fold = self.fold
+        if fold is not None and query.unchanged_by is not fold:
+            folded = fold(key)
             if folded != key:
-                query = query.with_key(folded)
+                return query.with_key(folded)
+            query.unchanged_by = fold
         return query
 
     def _to_ask(self, own: Query) -> Query | None:
@@ -156,7 +160,7 @@ class Step:
         if type(answer) is Found:
             return answer if self.result is None else self._apply_result(self.result, answer, own)
         if answer is None:
-            return NotFound() if self.authoritative else _MISS
+            return NotFound() if self.authoritative else MISS
         if type(answer) is Miss:
             return NotFound(answer.ttl) if self.authoritative else answer
         if type(answer) is NotFound:
@@ -176,7 +180,7 @@ class Step:
 
     def _fail(self, failure: Failure) -> Outcome | Miss:
         self.failures += 1
-        return _MISS if self.on_error == "ignore" else failure
+        return MISS if self.on_error == "ignore" else failure
 
     def _raised(self, error: BaseException, own: Query) -> Outcome | Miss:
         """An exception as the failure that it means."""
@@ -220,21 +224,23 @@ class InlineStep(Step):
     @hookimpl
     def resolve(self, query: Query) -> StepAnswer:
         """An outcome, a miss, or that this step was not asked; never raises."""
-        began = query.clock()
+        clock = query.clock
+        began = clock()
         own = self._prepare(query)
         asked: Query | None = None
         answer: StepAnswer
-        if isinstance(own, NotAsked):
+        if type(own) is NotAsked:
             answer = NOT_ASKED
         else:
+            assert type(own) is Query
             try:
-                asked = self._to_ask(own)
+                asked = own if self.key is None else self._to_ask(own)
                 answer = self._finish(self.resolver.resolve(asked) if asked is not None else None, own)
             except Exception as error:
                 answer = self._raised(error, own)
             except _STRAY as error:
                 answer = self._raised(error, own)
-            elapsed = query.clock() - began
+            elapsed = clock() - began
             if elapsed > SLOW_CALL:
                 self.slow_calls += 1
                 text = "%s held up the server for %.0f ms"

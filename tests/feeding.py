@@ -44,7 +44,20 @@ def the_request(new_codec: Callable[[], Codec], data: bytes, behind: Lookup) -> 
     both = data + behind.raw
     assert whole(new_codec, both) == in_pieces(new_codec, both, size) == [request, behind]
     assert whole(new_codec, behind.raw + data) == [behind, request]
+    assert new_codec().whole_request(both) is new_codec().whole_request(behind.raw + data) is None
+    check_alone(new_codec, data)
     return request
+
+
+def check_alone(new_codec: Callable[[], Codec], data: bytes) -> bool:
+    """Whether a codec sees that `data` is one whole request; then it is the one that feeding it gives."""
+    request = new_codec().whole_request(data)
+    if request is None:
+        return False
+    codec = new_codec()
+    codec.receive_data(data)
+    assert (pull(codec), codec.between_requests) == ([request], True)
+    return True
 
 
 def by_chance(codec: Codec, data: bytes, chance: random.Random, most: int, requests: Requests) -> None:

@@ -10,6 +10,7 @@ import attrs
 
 from tcpmapkit.cache import Answer
 from tcpmapkit.config import Endpoint, ListenerConfig, ServerConfig
+from tcpmapkit.counters import Counters, Outcomes
 from tcpmapkit.protocols.tcp_table import TcpTableCodec
 from tcpmapkit.query import Found, NotFound, Outcome, Query
 from tcpmapkit.server import Server
@@ -98,8 +99,10 @@ class Replies:
     """Ready replies without a limit, for a map that has none of its own."""
 
     kept: dict[bytes, bytes] = attrs.Factory(dict)
+    outcomes: Outcomes = attrs.Factory(Outcomes)
 
     def find(self, raw: bytes) -> bytes | None:
+        self.outcomes.ready_found += raw in self.kept
         return self.kept.get(raw)
 
     def keep(self, name: str, raw: bytes, reply: bytes, answer: Answer) -> None:
@@ -122,6 +125,7 @@ def make_service(map: Any, clock: Callable[[], float]) -> tuple[Service, Replies
         clock=clock,
         opened=connections.append,
         closed=connections.remove,
+        counters=Counters({map.name: replies.outcomes}),
     )
     return service, replies, connections
 

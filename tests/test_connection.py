@@ -419,3 +419,13 @@ def test_any_bytes_however_cut_have_one_reply_a_line_in_order(data: bytes, chanc
     assert replies.count(b"\n") == data.count(b"\n")
     for reply in replies.splitlines(keepends=True):
         decode(reply)
+
+
+@pytest.mark.parametrize("end", [b"", b"get k", b"get k\n"], ids=["whole", "with a part", "with another"])
+async def test_a_request_alone_in_its_chunk_is_answered_as_any_other(end: bytes) -> None:
+    for request in (b"get k\n", b"get no\n", b"get long\n", b"get\n", b"get %\n", b"put k v\n", b"\n"):
+        apart, together = Line(), Line()
+        for byte in request + end:
+            apart.send(bytes((byte,)))
+        assert together.send(request + end) == apart.transport.bytes
+        assert together.service.counters.requests == apart.service.counters.requests

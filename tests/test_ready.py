@@ -142,3 +142,17 @@ def test_making_room_for_a_reply_is_a_bounded_piece_of_work() -> None:
         before = len(ready)
         ready.keep("m", b"get key%05d\n" % each, b"500 not%20found\n", answer(NotFound()))
         assert before - len(ready) <= 1
+
+
+def test_replies_found_ready_are_counted_by_map_and_outcome() -> None:
+    clock = FakeClock()
+    ready = ReadyReplies([Served("one"), Served("other")], clock)
+    ready.keep("one", b"r", b"reply", answer(expires=clock.now + 5))
+    ready.keep("other", b"s", b"none", answer(NotFound()))
+    for raw in (b"r", b"s", b"s", b"unknown"):
+        ready.find(raw)
+    clock.now += 5
+    ready.find(b"r")
+    one, other = ready.outcomes["one"], ready.outcomes["other"]
+    assert (one.ready_found, one.ready_not_found) == (1, 0)
+    assert (other.ready_found, other.ready_not_found) == (0, 2)

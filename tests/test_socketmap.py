@@ -391,3 +391,16 @@ def test_netstrings_however_cut_give_one_request_each(
 def parse_whole(part: bytes) -> Lookup | Refused:
     [request] = whole(SocketmapCodec, part)
     return request
+
+
+@given(st.lists(st.sampled_from([b"m k", b"3:", b"3:m k", b",", b"m", b" ", b"0:", b"00", b"5", b"\xff"])))
+def test_a_request_seen_whole_is_the_one_that_its_bytes_are(parts: list[bytes]) -> None:
+    feeding.check_alone(SocketmapCodec, b"".join(parts))
+
+
+@pytest.mark.parametrize(("size", "seen"), [(0, True), (10_000, True), (11_001, False)])
+def test_a_request_within_the_limit_is_seen_whole(size: int, seen: bool) -> None:
+    data = encode_request("m", "k" * size)
+    assert feeding.check_alone(SocketmapCodec, data) is seen
+    assert not feeding.check_alone(SocketmapCodec, data[:-1])
+    assert not feeding.check_alone(SocketmapCodec, data + b"3:m k,")

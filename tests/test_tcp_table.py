@@ -347,3 +347,15 @@ def test_any_bytes_however_cut_give_the_same_requests_one_for_each_line(
             assert request.raw == line + b"\n"
         else:
             decode(request.reply)
+
+
+@given(st.lists(st.sampled_from([b"get ", b"get", b"put", b" ", b"k", b"%", b"%41", b"\r", b"\n", b"\xff"])))
+def test_a_request_seen_whole_is_the_one_that_its_bytes_are(parts: list[bytes]) -> None:
+    data = b"".join(parts)
+    ends = data.find(b"\n")
+    assert feeding.check_alone(TcpTableCodec, data) == (0 <= ends == len(data) - 1)
+
+
+def test_a_request_at_the_limit_is_seen_whole_and_none_over_it() -> None:
+    for key, seen in ((b"%41" * 10_000, True), (b"%41" * 10_000 + b"x", False)):
+        assert feeding.check_alone(TcpTableCodec, b"get " + key + b"\n") is seen

@@ -100,6 +100,10 @@ class Codec(Protocol):
     def receive_data(self, data: bytes) -> None:
         """Store what the peer sent."""
 
+    def whole_request(self, data: bytes) -> Lookup | Refused | None:
+        """The request that `data` is from its first byte to its last, which need not be stored then; None
+        when it is less or more, or that is not plain to see. To be asked between two requests only."""
+
     def next_request(self) -> Lookup | Refused | None:
         """The next request in order, or None when more bytes are needed.
 

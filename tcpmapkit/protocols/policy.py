@@ -167,6 +167,9 @@ class PolicyCodec:
         """Store what the peer sent."""
         self._buffer += data
 
+    def whole_request(self, data: bytes) -> None:
+        """None: where a request ends depends on what is in it."""
+
     def next_request(self) -> Lookup | Refused | None:
         """The next request, or None when more bytes are needed. Raises `ProtocolError`."""
         buffer = self._buffer

@@ -76,7 +76,11 @@ def parse(whole: bytes) -> Lookup | Refused:
 
     Raises `ProtocolError` for what is no netstring.
     """
-    name, space, key = netstring_content(whole).partition(b" ")
+    return _parse(netstring_content(whole), whole)
+
+
+def _parse(content: bytes, whole: bytes) -> Lookup | Refused:
+    name, space, key = content.partition(b" ")
     if not space:
         return _NO_SPACE
     if not name:
@@ -91,10 +95,10 @@ def parse(whole: bytes) -> Lookup | Refused:
 
 def encode(outcome: Outcome) -> bytes:
     """The reply for `outcome`; `REPLY_TOO_LONG` itself, never a truncation, for a value over it."""
+    if type(outcome) is Found:
+        content = b"OK " + outcome.value.encode()
+        return netstring(content) if len(content) <= MAX_REPLY else REPLY_TOO_LONG
     match outcome:
-        case Found(value):
-            content = b"OK " + value.encode()
-            return netstring(content) if len(content) <= MAX_REPLY else REPLY_TOO_LONG
         case NotFound():
             return _NOT_FOUND
         case TempFail(reason):
@@ -128,6 +132,16 @@ class SocketmapCodec:
     def receive_data(self, data: bytes) -> None:
         """Store what the peer sent."""
         self._netstrings.receive(data)
+
+    def whole_request(self, data: bytes) -> Lookup | Refused | None:
+        """The request that `data` is, when it is a whole one and no more."""
+        if len(data) > MAX_REQUEST:
+            return None
+        try:
+            content = netstring_content(data)
+        except ProtocolError:
+            return None
+        return _parse(content, data)
 
     def next_request(self) -> Lookup | Refused | None:
         """The next request, or None when more bytes are needed. Raises `ProtocolError`."""

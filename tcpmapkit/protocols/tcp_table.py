@@ -100,18 +100,19 @@ def parse(line: bytes) -> Lookup | Refused:
     that Postfix itself would call invalid (too long, not UTF-8) does not exist. ``put`` with a key and
     a value is answered 500: for updates tcp_table(5) gives it the meaning "rejected".
     """
-    match line.split():
-        case [b"get", quoted]:
-            try:
-                key = unquote(quoted)
-            except ValueError as error:
-                return _malformed(str(error))
-            if len(key) > MAX_KEY:
-                return _KEY_TOO_LONG
-            try:
-                return Lookup(key.decode(), line)
-            except UnicodeDecodeError:
-                return _KEY_NOT_UTF8
+    words = line.split()
+    if len(words) == 2 and words[0] == b"get":
+        try:
+            key = unquote(words[1])
+        except ValueError as error:
+            return _malformed(str(error))
+        if len(key) > MAX_KEY:
+            return _KEY_TOO_LONG
+        try:
+            return Lookup(key.decode(), line)
+        except UnicodeDecodeError:
+            return _KEY_NOT_UTF8
+    match words:
         case [b"get"]:
             return Lookup("", line) if line in _EMPTY_KEY else _malformed("get takes a key")
         case [b"get", *_]:
@@ -128,10 +129,10 @@ def parse(line: bytes) -> Lookup | Refused:
 
 def encode(outcome: Outcome) -> bytes:
     """The reply line for `outcome`; `REPLY_TOO_LONG` itself, never a truncation, for a value over it."""
+    if type(outcome) is Found:
+        reply = b"200 %b\n" % quote(outcome.value)
+        return reply if len(reply) <= MAX_REPLY else REPLY_TOO_LONG
     match outcome:
-        case Found(value):
-            reply = _reply(b"200", value)
-            return reply if len(reply) <= MAX_REPLY else REPLY_TOO_LONG
         case NotFound():
             return _NOT_FOUND
         case TempFail(reason) | PermFail(reason):
@@ -164,6 +165,12 @@ class TcpTableCodec:
     def receive_data(self, data: bytes) -> None:
         """Store what the peer sent."""
         self._lines.receive(data)
+
+    def whole_request(self, data: bytes) -> Lookup | Refused | None:
+        """The request that `data` is, when it is a whole one and no more."""
+        if data.find(b"\n") != len(data) - 1 or len(data) > MAX_REQUEST or not data:
+            return None
+        return parse(data)
 
     def next_request(self) -> Lookup | Refused | None:
         """The next request, or None when more bytes are needed. Raises `ProtocolError`."""
