@@ -23,7 +23,7 @@ def same(key: str) -> str:
 
 def inline(*rules: tuple[Any, ...], **options: Any) -> Regex:
     resolver = Regex(rules=tuple(InlineRule(*rule) for rule in rules), **options)
-    assert load(resolver) == []
+    assert len(load(resolver)) == (options.get("engine") == "re")  # which gives up the guarantee
     return resolver
 
 
@@ -207,8 +207,7 @@ def test_what_only_looks_like_that_is_not_refused(pattern: str) -> None:
 @pytest.mark.parametrize(
     ("syntax", "pattern", "result"),
     [
-        ("pcre", "(a+)+b", "x"),
-        ("pcre", "(a|a)*b", "x"),
+        ("pcre", "(a*)+b", "x"),
         ("pcre", "(a|b?)*", "x"),
         ("pcre", "(a)+", "$1"),
         ("pcre", "(?i)a", "x"),

@@ -18,7 +18,7 @@ from tcpmapkit.map_reference import InlineComplement, WaitingComplement, complem
 from tcpmapkit.maps import Map
 from tcpmapkit.plugin_sources import Origin
 from tcpmapkit.plugins import load_plugins
-from tcpmapkit.resolvers.regex import engine
+from tcpmapkit.resolvers.regex import pcre2_engine
 from tcpmapkit.resolvers.rules import Rule, rules
 from tcpmapkit.resolvers.rules.conditions import Condition
 from tcpmapkit.testing import FakeClock, started_file
@@ -181,7 +181,7 @@ def test_without_pcre2_a_pattern_that_cannot_be_run_alike_is_refused(monkeypatch
     def gone() -> Any:
         raise ImportError("no module named pcre2")
 
-    monkeypatch.setattr(engine, "load_pcre2", gone)
+    monkeypatch.setattr(pcre2_engine, "load_pcre2", gone)
     assert holds("JOE", regex="^joe$")
     with pytest.raises(ConfigError, match="cannot be run as Postfix runs it"):
         Condition("it", regex=r"(?<=a)b")

@@ -18,7 +18,8 @@ import attrs
 
 from tcpmapkit import ConfigError, Found, PermFail, TempFail, hookimpl
 from tcpmapkit.resolvers.postfix_lines import read_settled
-from tcpmapkit.resolvers.regex.engine import MATCH_LIMIT, Engine, MatchFailed, Pcre2, PythonRe, best_engine
+from tcpmapkit.resolvers.regex.effort import MATCH_LIMIT, Effort, MatchFailed, TooMuchEffort
+from tcpmapkit.resolvers.regex.engine import Engine, choose_engine
 from tcpmapkit.resolvers.regex.rules import (
     Condition,
     Rule,
@@ -27,13 +28,16 @@ from tcpmapkit.resolvers.regex.rules import (
     check_flags,
     compile_pattern,
     compile_result,
-    find,
 )
+from tcpmapkit.resolvers.regex.search import Table
 from tcpmapkit.resolvers.regex.table import TableReader
 from tcpmapkit.resolvers.regex.tree import PatternError, Untranslatable
 
 #: At most so often, in seconds, is a pattern at its match limit logged.
 _LOG_INTERVAL = 60.0
+
+#: A table with more rules that are tried for every key is worth a warning.
+_MANY = 100
 
 
 @attrs.frozen
@@ -52,7 +56,8 @@ class InlineRule:
 class Regex:
     """Answers with the first rule whose pattern matches the key as it came, a file's lines in order.
 
-    `gave_up` counts the patterns that reached the match limit.
+    `gave_up` counts the patterns that reached the match limit, `too_much` the lookups that failed since
+    several did.
     """
 
     rules: tuple[InlineRule, ...] = attrs.field(
@@ -71,10 +76,12 @@ class Regex:
     )
     match_limit: int = attrs.field(
         default=MATCH_LIMIT,
-        metadata={"help": "steps that PCRE2 may take over one pattern and key, 1000 to 10000000"},
+        metadata={"help": "steps that one pattern may take over one key, 1000 to 10000000"},
     )
     gave_up: int = attrs.field(default=0, init=False)
-    _table: Rules = attrs.field(default=(), init=False, repr=False)
+    too_much: int = attrs.field(default=0, init=False)
+    _table: Table = attrs.field(init=False, repr=False)
+    _without_automaton: str = attrs.field(default="", init=False, repr=False)
     _logger: logging.Logger = attrs.field(default=logging.getLogger(__name__), init=False, repr=False)
     _clock: Callable[[], float] = attrs.field(default=time.monotonic, init=False, repr=False)
     _log_again: float = attrs.field(default=float("-inf"), init=False, repr=False)
@@ -84,9 +91,8 @@ class Regex:
             raise ConfigError("regex takes either rules = [{pattern, result}] or path = ...")
         if not 1000 <= self.match_limit <= 10_000_000:
             raise ConfigError("must be from 1000 to 10000000", path=("match_limit",))
-        engine = self._load_engine()
-        if not self.rules:
-            return
+        effort = Effort(self.match_limit)
+        engine = self._load_engine(effort)
         table: list[Rule] = []
         errors: list[ConfigError] = []
         for index, rule in enumerate(self.rules):
@@ -96,15 +102,11 @@ class Regex:
                 errors.append(error)
         if errors:
             raise ConfigError.several(errors)
-        self._table = tuple(table)
+        self._table = self._arrange(tuple(table), effort)
 
-    def _load_engine(self) -> Engine:
-        if self.engine == "re":
-            return PythonRe('engine is "re"')
-        if self.engine == "auto":
-            return best_engine(self.match_limit)
+    def _load_engine(self, effort: Effort) -> Engine:
         try:
-            return Pcre2(self.match_limit)
+            return choose_engine(self.engine, effort)
         except ImportError as error:
             raise ConfigError(f"PCRE2 cannot be used: {error}", path=("engine",)) from None
 
@@ -150,16 +152,34 @@ class Regex:
         self._logger, self._clock = context.logger, context.clock
         if self.path is not None:
             self._table = await asyncio.to_thread(self._load, self.path)
+        if self.engine == "re":
+            self._logger.warning('engine = "re": nothing ends a pattern that takes too long over a key')
+        always, rules = len(self._table.always), len(self._table.leaves)
+        place = f"{self.path}: " if self.path else ""
+        if always > _MANY and self._without_automaton:
+            text = "%s: each of the %d rules is tried for every key"
+            self._logger.warning(text, place + self._without_automaton, rules)
+        elif always > _MANY:
+            text = "%s%d of the %d rules require no text of a key, and are tried for every one"
+            self._logger.warning(text, place, always, rules)
 
-    def _load(self, path: Path) -> Rules:
+    def _load(self, path: Path) -> Table:
         def warn(line: int, message: str) -> None:
             self._logger.warning("%s, line %d: %s", path, line, message)
 
-        reader = TableReader(path, self._syntax(), self._load_engine(), warn)
+        effort = Effort(self.match_limit)
+        reader = TableReader(path, self._syntax(), self._load_engine(effort), warn)
         table = reader.read(read_settled(path).decode("latin-1"))
         if reader.errors:
             raise ConfigError.several(reader.errors)
-        return table
+        return self._arrange(table, effort)
+
+    def _arrange(self, rules: Rules, effort: Effort) -> Table:
+        try:
+            return Table.of(rules, effort)
+        except ImportError:
+            self._without_automaton = "ahocorasick-rs cannot be used"
+            return Table.of(rules, effort, prefilter=False)
 
     def resolve(self, query: Any) -> Found | TempFail | PermFail | None:
         """The answer of the first rule that matches; a key that is not valid Unicode is a miss."""
@@ -167,15 +187,23 @@ class Regex:
             key = query.key.encode()
         except UnicodeEncodeError:
             return None
-        return find(self._table, key, self._give_up)
+        try:
+            return self._table.find(key, self._give_up)
+        except TooMuchEffort as error:
+            self.too_much += 1
+            self._log(f"{self.path or 'rules'}: {error}: the lookup failed ({self.too_much} so far)")
+            return TempFail("the rules take too long over this key")
 
     def _give_up(self, condition: Condition, error: MatchFailed) -> None:
         self.gave_up += 1
+        place = f"{self.path}, line {condition.line}" if self.path else f"rule {condition.line}"
+        self._log(f"{place}: {error}: the rule did not match ({self.gave_up} so far)")
+
+    def _log(self, message: str) -> None:
         now = self._clock()
         if now >= self._log_again:
             self._log_again = now + _LOG_INTERVAL
-            place = f"{self.path}, line {condition.line}" if self.path else f"rule {condition.line}"
-            self._logger.warning("%s: %s: the rule did not match (%d so far)", place, error, self.gave_up)
+            self._logger.warning("%s", message)
 
 
 def _latin(text: str) -> str:

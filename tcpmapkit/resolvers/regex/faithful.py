@@ -19,7 +19,7 @@ from tcpmapkit.resolvers.regex.tree import (
     varies,
 )
 
-__all__ = ["beyond_re", "check_anchors", "check_references"]
+__all__ = ["adjacent", "beyond_re", "check_anchors", "check_references"]
 
 
 def check_references(tree: Node) -> None:
@@ -78,13 +78,46 @@ def check_anchors(tree: Node) -> None:
     walk(tree, False, False)
 
 
-def beyond_re(node: Node, captures: bool) -> str | None:
-    """Why Python's `re` may answer otherwise than PCRE2, or take for ever; None when it does not."""
+def beyond_re(node: Node, captures: bool, nested: bool = False) -> str | None:
+    """Why Python's `re` may answer otherwise than PCRE2, or take for ever; None when it does not.
+
+    `nested`: repetitions within repetitions are let pass where the answer is the same.
+    """
     if isinstance(node, Reference):
         return "a back-reference"
     if isinstance(node, Repeat) and node.most != 1:
-        if nullable(node.item) or varies(node.item):
+        if nullable(node.item) or (varies(node.item) and not nested):
             return "a repetition within a repetition"
         if captures and contains(node.item, Group):
             return "a group within a repetition"
-    return next(filter(None, (beyond_re(child, captures) for child in children(node))), None)
+    return next(filter(None, (beyond_re(child, captures, nested) for child in children(node))), None)
+
+
+def adjacent(tree: Node) -> bool:
+    """Whether two repetitions of no fixed number can stand next to each other in a match."""
+    # What may stand at the end of what was walked: a repetition, or what is empty behind one.
+    found = False
+
+    def walk(node: Node, before: bool) -> bool:
+        nonlocal found
+        match node:
+            case Sequence(items):
+                for item in items:
+                    before = walk(item, before)
+                return before
+            case Choice(options):
+                return bool(sum(walk(option, before) for option in options))  # all are walked
+            case Group(_, item):
+                return walk(item, before)
+            case Repeat(item, least, most):
+                if least == most:
+                    return walk(item, before or (least != 1 and varies(item)))
+                found = found or before
+                walk(item, True)
+                return True
+            case Bytes():
+                return False
+        return before
+
+    walk(tree, False)
+    return found

@@ -30,6 +30,7 @@ __all__ = [
     "EXTENDED",
     "MULTILINE",
     "UNGREEDY",
+    "Reader",
     "parse",
     "version_dependent",
 ]
@@ -77,7 +78,7 @@ def parse(pattern: str, options: int) -> Parsed:
     for option, flag in ((MULTILINE, "m"), (EXTENDED, "x"), (UNGREEDY, "U")):
         if options & option:
             raise Untranslatable(f"the flag {flag}")
-    reader = _Reader(pattern, options)
+    reader = Reader(pattern, options)
     tree = reader.choice()
     if reader.position < len(pattern):
         raise Untranslatable("an unmatched )")
@@ -100,7 +101,9 @@ _REPEAT = re.compile(r"(?:([*+?])|\{([0-9]{1,5})(?:(,)([0-9]{0,5}))?\})(\??)(?![
 _HEX = re.compile(r"x([0-9A-Fa-f]{2})")
 
 
-class _Reader:
+class Reader:
+    """Reads the dialect; `outline` reads more with it."""
+
     def __init__(self, pattern: str, options: int) -> None:
         self.text = pattern
         self.options = options

@@ -1,4 +1,4 @@
-"""Rules, and the search for the first that matches a key.
+"""Rules as they are written: patterns, flags and results.
 
 Text is bytes as Latin-1 throughout, since Postfix's tables are bytes.
 """
@@ -6,7 +6,6 @@ Text is bytes as Latin-1 throughout, since Postfix's tables are bytes.
 from __future__ import annotations
 
 import string
-from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -14,11 +13,14 @@ import attrs
 from tcpmapkit import Found, PermFail, TempFail
 from tcpmapkit.resolvers.postfix_lines import table_answer
 from tcpmapkit.resolvers.regex import perl
-from tcpmapkit.resolvers.regex.engine import Engine, MatchFailed, Pattern
+from tcpmapkit.resolvers.regex.engine import Engine, Pattern
+from tcpmapkit.resolvers.regex.outline import outline
 from tcpmapkit.resolvers.regex.posix import parse as parse_posix
+from tcpmapkit.resolvers.regex.required import required
 from tcpmapkit.resolvers.regex.tree import PatternError
 
 __all__ = [
+    "Answer",
     "Block",
     "Condition",
     "Result",
@@ -28,7 +30,7 @@ __all__ = [
     "check_flags",
     "compile_pattern",
     "compile_result",
-    "find",
+    "fill_in",
 ]
 
 Answer = Found | TempFail | PermFail
@@ -101,10 +103,15 @@ def compile_pattern(pattern: str, flags: str, syntax: str, engine: Engine, captu
         options = perl.CASELESS | perl.DOTALL
         for flag in flags:
             options ^= _PERL_FLAGS[flag]
-        return engine.perl(pattern, options, captures)
-    icase, newline, basic = (bool(flags.count(flag) % 2) for flag in "imx")
-    parsed = parse_posix(pattern, extended=not basic, icase=not icase, newline=newline)
-    return engine.posix(parsed, not icase, captures)
+        compiled = engine.perl(pattern, options, captures)
+        tree = outline(pattern, options)
+    else:
+        icase, newline, basic = (bool(flags.count(flag) % 2) for flag in "imx")
+        parsed = parse_posix(pattern, extended=not basic, icase=not icase, newline=newline)
+        compiled = engine.posix(parsed, not icase, captures)
+        tree = parsed.tree
+    compiled.required = required(tree) if tree is not None else ()
+    return compiled
 
 
 def compile_result(text: str) -> Result:
@@ -179,37 +186,12 @@ def _answer(latin: str) -> Answer:
     )
 
 
-def find(rules: Rules, key: bytes, failed: Callable[[Condition, MatchFailed], Any]) -> Answer | None:
-    """The answer of the first rule that matches. `failed` is told of conditions the engine gave up on:
-    they count as not met, negated or not."""
-    for rule in rules:
-        condition = rule.condition
-        try:
-            match = condition.pattern.search(key)
-            if (match is None) is not condition.negate:
-                continue
-            if isinstance(rule, Block):
-                found = find(rule.rules, key, failed)
-                if found is None:
-                    continue
-                return found
-        except MatchFailed as error:
-            failed(condition, error)
-            continue
-        if rule.second is not None:
-            try:
-                if not rule.second.holds(key):
-                    continue
-            except MatchFailed as error:
-                failed(rule.second, error)
-                continue
-        if rule.fixed is not None:
-            return rule.fixed
-        group = condition.pattern.group
-        return _answer(
-            "".join(
-                part if isinstance(part, str) else group(match, key, part).decode("latin-1")
-                for part in rule.result
-            )
+def fill_in(rule: Rule, match: Any, key: bytes) -> Answer:
+    """The answer of a rule whose result has groups, for a match of its pattern."""
+    group = rule.condition.pattern.group
+    return _answer(
+        "".join(
+            part if isinstance(part, str) else group(match, key, part).decode("latin-1")
+            for part in rule.result
         )
-    return None
+    )

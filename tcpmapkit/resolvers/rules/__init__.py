@@ -14,11 +14,14 @@ from typing import Annotated, Any
 import attrs
 
 from tcpmapkit import ConfigError, Found, Map, Miss, PermFail, TempFail, hookimpl
-from tcpmapkit.resolvers.regex.engine import MatchFailed
+from tcpmapkit.resolvers.regex.effort import MatchFailed, TooMuchEffort
 from tcpmapkit.resolvers.rules.conditions import Condition, Test
 
 #: At most so often, in seconds, is a pattern at its match limit logged.
 _LOG_INTERVAL = 60.0
+
+#: When more rules reach it for one request, the request fails.
+_MOST_GIVEN_UP = 2
 
 
 def _action(instance: object, attribute: Any, value: str) -> None:
@@ -59,10 +62,12 @@ class _Compiled:
 
 @attrs.define(eq=False)
 class _Rules:
-    """`gave_up` counts the patterns that reached the match limit."""
+    """`gave_up` counts the patterns that reached the match limit, `too_much` the requests that failed
+    since several did."""
 
     rules: tuple[_Compiled, ...]
     gave_up: int = attrs.field(default=0, init=False)
+    too_much: int = attrs.field(default=0, init=False)
     _logger: logging.Logger = attrs.field(default=logging.getLogger(__name__), init=False, repr=False)
     _clock: Callable[[], float] = attrs.field(default=time.monotonic, init=False, repr=False)
     _log_again: float = attrs.field(default=float("-inf"), init=False, repr=False)
@@ -72,7 +77,8 @@ class _Rules:
         self._logger, self._clock = context.logger, context.clock
 
     def left(self, attributes: Mapping[str, str]) -> Iterable[_Compiled]:
-        """The rules whose conditions hold, those on maps aside."""
+        """The rules whose conditions hold, those on maps aside. Raises `TooMuchEffort`."""
+        given_up = 0
         for rule in self.rules:
             try:
                 for name, test in rule.tests:
@@ -82,14 +88,25 @@ class _Rules:
                     yield rule
             except MatchFailed as error:
                 self._give_up(rule, error)
+                given_up += 1
+                if given_up > _MOST_GIVEN_UP:
+                    raise TooMuchEffort(f"rule {rule.number} and others reached the match limit") from None
 
     def _give_up(self, rule: _Compiled, error: MatchFailed) -> None:
         self.gave_up += 1
+        self._log(f"rule {rule.number}: {error}: the rule did not hold ({self.gave_up} so far)")
+
+    def fail(self, error: TooMuchEffort) -> TempFail:
+        """The answer to a request that takes too much."""
+        self.too_much += 1
+        self._log(f"{error}: the lookup failed ({self.too_much} so far)")
+        return TempFail("the rules take too long over this request")
+
+    def _log(self, message: str) -> None:
         now = self._clock()
         if now >= self._log_again:
             self._log_again = now + _LOG_INTERVAL
-            text = "rule %d: %s: the rule did not hold (%d so far)"
-            self._logger.warning(text, rule.number, error, self.gave_up)
+            self._logger.warning("%s", message)
 
 
 def _question(query: Any, attribute: str) -> Any:
@@ -114,6 +131,12 @@ class InlineRules(_Rules):
     def resolve(self, query: Any) -> Any:
         """The action of the first rule that holds, or a miss; the first failure of a map ends it. Its
         TTL is the smallest that a map gave."""
+        try:
+            return self._first(query)
+        except TooMuchEffort as error:
+            return self.fail(error)
+
+    def _first(self, query: Any) -> Any:
         ttl = None
         for rule in self.left(query.attributes):
             for attribute, map in rule.maps:
@@ -133,6 +156,12 @@ class WaitingRules(_Rules):
 
     async def resolve(self, query: Any) -> Any:
         """As `InlineRules.resolve`."""
+        try:
+            return await self._first(query)
+        except TooMuchEffort as error:
+            return self.fail(error)
+
+    async def _first(self, query: Any) -> Any:
         ttl = None
         for rule in self.left(query.attributes):
             for attribute, map in rule.maps:

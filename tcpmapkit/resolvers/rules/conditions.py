@@ -11,7 +11,8 @@ import attrs
 
 from tcpmapkit import ConfigError, Found, Map
 from tcpmapkit.resolvers.cidr import FirstMatch, parse_address, parse_network
-from tcpmapkit.resolvers.regex.engine import MATCH_LIMIT, best_engine
+from tcpmapkit.resolvers.regex.effort import MATCH_LIMIT, Effort
+from tcpmapkit.resolvers.regex.engine import best_engine
 from tcpmapkit.resolvers.regex.rules import Condition as Matching
 from tcpmapkit.resolvers.regex.rules import compile_pattern
 from tcpmapkit.resolvers.regex.tree import PatternError, Untranslatable
@@ -53,15 +54,21 @@ def matching(text: str) -> Test:
     if not pattern or "\0" in pattern:
         raise ConfigError("NUL in a pattern" if pattern else "there is no regular expression in it")
     latin = pattern.encode().decode("latin-1")
+    effort = Effort(MATCH_LIMIT)
     try:
-        compiled = compile_pattern(latin, "", "pcre", best_engine(MATCH_LIMIT), captures=False)
+        compiled = compile_pattern(latin, "", "pcre", best_engine(effort), captures=False)
     except PatternError as error:
         raise ConfigError(str(error)) from None
     except Untranslatable as error:
         raise ConfigError(f"cannot be run as Postfix runs it: {error}") from None
     holds = Matching(compiled, negate, 0).holds
-    # Bytes that are not UTF-8 have become lone surrogates; no value may raise here.
-    return lambda value: holds(value.encode(errors="surrogatepass"))
+
+    def test(value: str) -> bool:
+        effort.begin()
+        # Bytes that are not UTF-8 have become lone surrogates; no value may raise here.
+        return holds(value.encode(errors="surrogatepass"))
+
+    return test
 
 
 def inside(written: str | tuple[str, ...]) -> Test:

@@ -1,0 +1,228 @@
+"""The search of a table: the first rule that matches, found without trying every one.
+
+The table is laid out flat: `if` and `endif` become conditions of each rule between them. An automaton
+(Aho-Corasick) over the texts that the patterns require says which rules a key can match at all; only
+these are tried, in the order of the file, and the engine has the last word. Rules that require nothing
+are always tried.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import attrs
+
+from tcpmapkit.resolvers.regex.effort import Effort, MatchFailed
+from tcpmapkit.resolvers.regex.required import Texts
+from tcpmapkit.resolvers.regex.rules import Answer, Condition, Rule, Rules, fill_in
+
+__all__ = ["SMALL", "Table"]
+
+#: Up to so many rules are tried one after the other, which then is as fast.
+SMALL = 3
+
+# At most so many texts end in the same place, so that no key finds more of them than this for each byte.
+_MOST_NESTED = 3
+# How often some text of N letters that nobody else requires is in a key by chance: _OFTEN / _LETTERS**N.
+_OFTEN, _LETTERS = 40.0, 20.0
+# To build one holds the interpreter, a millisecond for some 15000 bytes of text: there are several.
+_LARGEST_AUTOMATON = 160_000
+# The clock is read each time that so many rules have been tried.
+_BETWEEN_CLOCKS = 8
+
+
+_Scan = tuple[Callable[..., list[tuple[int, int, int]]], tuple[tuple[int, ...], ...]]
+
+
+@attrs.frozen(eq=False)
+class _Around:
+    """An `if`; the rules in it end before the rule of number `end`."""
+
+    condition: Condition
+    end: int
+
+
+@attrs.frozen(eq=False)
+class _Leaf:
+    rule: Rule
+    around: tuple[_Around, ...]
+
+    def texts(self) -> list[Texts]:
+        """Sets of texts of which each has a member in every key that this rule can answer."""
+        conditions = [around.condition for around in self.around]
+        return list(
+            dict.fromkeys(
+                texts
+                for condition in (self.rule.condition, *conditions)
+                if not condition.negate
+                for texts in condition.pattern.required
+            )
+        )
+
+
+def _leaves(rules: Rules, number: int = 0, around: tuple[_Around, ...] = ()) -> Iterator[_Leaf]:
+    for rule in rules:
+        if isinstance(rule, Rule):
+            yield _Leaf(rule, around)
+            number += 1
+        else:
+            end = number + _count(rule.rules)
+            yield from _leaves(rule.rules, number, (*around, _Around(rule.condition, end)))
+            number = end
+
+
+def _count(rules: Rules) -> int:
+    return sum(1 if isinstance(rule, Rule) else _count(rule.rules) for rule in rules)
+
+
+def _choose(leaves: list[_Leaf]) -> dict[Texts, list[int]]:
+    """For each rule the set of texts that is the least likely in a key, the rules by their sets. Those
+    that require nothing are under the empty set."""
+    wanted = [leaf.texts() for leaf in leaves]
+    shared = Counter(chain.from_iterable(wanted))
+
+    def likely(texts: Texts) -> tuple[float, int]:
+        chance = sum(_OFTEN / _LETTERS ** len(text) for text in texts)
+        return max(shared[texts] / len(leaves), min(chance, 1.0)), -min(map(len, texts))
+
+    chosen: dict[Texts, list[int]] = {}
+    for number, sets in enumerate(wanted):
+        texts = min(sets, key=likely, default=frozenset[bytes]())
+        chosen.setdefault(texts, []).append(number)
+    return chosen
+
+
+def _thinned(rules_of: dict[bytes, list[int]]) -> dict[bytes, list[int]]:
+    """A text that ends in too many others is looked for by the longest of these: it is wherever that is."""
+    kept: dict[bytes, list[int]] = {}
+    for text in sorted(rules_of, key=len):
+        within = [text[start:] for start in range(1, len(text)) if text[start:] in kept]
+        kept.setdefault(text if len(within) < _MOST_NESTED else within[0], []).extend(rules_of[text])
+    return kept
+
+
+def _scans(rules_of: dict[bytes, list[int]]) -> tuple[_Scan, ...]:
+    from ahocorasick_rs import BytesAhoCorasick
+
+    parts: list[list[bytes]] = [[]]
+    size = 0
+    for text in rules_of:
+        size += len(text)
+        if size > _LARGEST_AUTOMATON:
+            parts.append([])
+            size = len(text)
+        parts[-1].append(text)
+    return tuple(
+        (
+            BytesAhoCorasick(part).find_matches_as_indexes,
+            tuple(tuple(sorted(set(rules_of[text]))) for text in part),
+        )
+        for part in parts
+    )
+
+
+@attrs.frozen(eq=False)
+class Table:
+    """`leaves` are the rules in order. Each of `scans` finds texts in a key, as tuples that begin with the
+    text's number, and tells the rules of each. `always` are the rules that are always tried."""
+
+    leaves: tuple[_Leaf, ...]
+    effort: Effort
+    scans: tuple[_Scan, ...]
+    always: Sequence[int]
+
+    @classmethod
+    def of(cls, rules: Rules, effort: Effort, prefilter: bool | None = None) -> Table:
+        """The table of these rules. `prefilter`: whether there is an automaton, by default when they are
+        more than a few; raises `ImportError` when there is none to be had."""
+        leaves = tuple(_leaves(rules))
+        every = cls(leaves, effort, (), range(len(leaves)))
+        if prefilter is False or (prefilter is None and len(leaves) <= SMALL):
+            return every
+        chosen = _choose(list(leaves))
+        always = chosen.pop(frozenset(), [])
+        rules_of: dict[bytes, list[int]] = {}
+        for texts, numbers in chosen.items():
+            for text in texts:
+                rules_of.setdefault(text, []).extend(numbers)
+        if not rules_of:
+            return every
+        return cls(leaves, effort, _scans(_thinned(rules_of)), tuple(always))
+
+    def candidates(self, key: bytes) -> Sequence[int]:
+        """The numbers of the rules that may match a key, in order."""
+        numbers: list[tuple[int, ...]] = []
+        folded = key.lower()
+        for scan, rules_of in self.scans:
+            found = scan(folded, overlapping=True)
+            if found:
+                numbers += [rules_of[text] for text, _, _ in found]
+        if not numbers:
+            return self.always
+        if len(numbers) == 1 and not self.always:
+            return numbers[0]
+        return sorted({*self.always, *chain.from_iterable(numbers)})
+
+    def find(self, key: bytes, failed: Callable[[Condition, MatchFailed], Any]) -> Answer | None:
+        """The answer of the first rule that matches. `failed` is told of conditions the engine gave up
+        on: they count as not met, negated or not. Raises `TooMuchEffort`."""
+        candidates = self.candidates(key)
+        many = len(candidates) > _BETWEEN_CLOCKS
+        if many:
+            self.effort.begin_many()
+        else:
+            self.effort.begin()
+        leaves = self.leaves
+        met: dict[_Around, bool] = {}
+        position = tried = 0
+        while position < len(candidates):
+            leaf = leaves[candidates[position]]
+            position += 1
+            if leaf.around:
+                end = _end_of_unmet(leaf.around, met, key, failed)
+                if end:
+                    position = bisect_left(candidates, end, position)
+                    continue
+            rule = leaf.rule
+            condition = rule.condition
+            tried += 1
+            if many and not tried % _BETWEEN_CLOCKS:
+                self.effort.tried(tried)
+            try:
+                match = condition.pattern.search(key)
+                if (match is None) is not condition.negate:
+                    continue
+            except MatchFailed as error:
+                failed(condition, error)
+                continue
+            if rule.second is None or _holds(rule.second, key, failed):
+                return rule.fixed if rule.fixed is not None else fill_in(rule, match, key)
+        return None
+
+
+def _end_of_unmet(
+    around: tuple[_Around, ...],
+    met: dict[_Around, bool],
+    key: bytes,
+    failed: Callable[[Condition, MatchFailed], Any],
+) -> int:
+    """Where the first `if` that the key does not meet ends; 0 when it meets all."""
+    for one in around:
+        holds = met.get(one)
+        if holds is None:
+            holds = met[one] = _holds(one.condition, key, failed)
+        if not holds:
+            return one.end
+    return 0
+
+
+def _holds(condition: Condition, key: bytes, failed: Callable[[Condition, MatchFailed], Any]) -> bool:
+    try:
+        return condition.holds(key)
+    except MatchFailed as error:
+        failed(condition, error)
+        return False

@@ -1,0 +1,242 @@
+"""How a table of rules is searched: the texts that patterns require, and the same answers as without."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from tcpmapkit import Found, Query
+from tcpmapkit.resolvers.regex import InlineRule, Regex
+from tcpmapkit.resolvers.regex.effort import Effort, MatchFailed, TooMuchEffort
+from tcpmapkit.resolvers.regex.engine import best_engine
+from tcpmapkit.resolvers.regex.outline import outline
+from tcpmapkit.resolvers.regex.perl import CASELESS, DOTALL, EXTENDED
+from tcpmapkit.resolvers.regex.posix import parse
+from tcpmapkit.resolvers.regex.required import required
+from tcpmapkit.resolvers.regex.search import Table
+from tcpmapkit.resolvers.regex.table import TableReader
+from tests import generated_rules
+from tests.loading import load
+from tests.real_postfix import Postfix, missing_server
+
+
+def texts(pattern: str, flags: int = 0) -> list[set[str]]:
+    tree = outline(pattern.encode().decode("latin-1"), CASELESS | DOTALL | flags)
+    return [] if tree is None else [{text.decode() for text in one} for one in required(tree)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        (r"^bounce-(\d+)@Lists\.example\.org$", [{"bounce-"}, {"@lists.example.org"}]),
+        ("^(info|sales)@", [{"info@", "sales@"}]),
+        ("colou?r", [{"color", "colour"}]),
+        ("a{3}b", [{"aaab"}]),
+        ("(?:ab)+c", [{"ab"}]),
+        ("[ab]x[1-3]y", [{f"{a}x{n}y" for a in "ab" for n in "123"}]),
+        ("x[^a]yy", [{"yy"}]),
+        (r"(?!foo)bar(?=baz)", [{"bar"}]),
+        (r"(?<name>ab)cd\d++ef", [{"abcd"}, {"ef"}]),
+        ("(?i)AB(?-i:Cd)", [{"abcd"}]),
+        ("foo|b.r.?|quux", []),
+        ("foo|b.rr|quux", [{"foo", "rr", "quux"}]),
+        ("é@", [{"é@"}]),
+        # Nothing is required, or nobody can say what.
+        ("", []),
+        (".*", []),
+        ("(abc)?", []),
+        ("(abc)*", []),
+        ("(abc){0}", []),
+        ("a", []),
+        ("foo|", []),
+        ("(?!foobar)", []),
+        ("(*UTF)kk", []),
+        (r"\Qfoo\E", []),
+        ("(?x) f o o", []),
+        ("(?:(a)|b)(?(1)cc|dd)", []),
+        (r"(?R)?foo\g{1}", []),
+        ("(" * 250 + "ab" + ")" * 250, []),
+    ],
+)
+def test_the_texts_that_a_pattern_requires(pattern: str, wanted: list[set[str]]) -> None:
+    assert texts(pattern) == wanted
+
+
+def test_a_pattern_with_blanks_that_do_not_count_requires_nothing() -> None:
+    assert texts("f o o", EXTENDED) == []
+
+
+def test_a_regexp_requires_texts_in_either_case_of_either_kind() -> None:
+    for icase in (True, False):
+        tree = parse("^(Foo|BAR)@", extended=True, icase=icase, newline=False).tree
+        assert required(tree) == ({b"foo@", b"bar@"},)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "key"),
+    [
+        ("(*UTF)mark@", "mar\u212a@"),  # the sign of the kelvin is a k in Unicode
+        ("(*UTF)(*UCP)miss", "mi\u017f\u017f"),
+        ("(*UCP)é@", "é@"),
+        ("(?i)ÉCOLE", "École"),
+    ],
+)
+def test_a_rule_that_matches_other_cases_of_its_letters_is_not_lost(pattern: str, key: str) -> None:
+    rules = tuple(InlineRule(f"^other{number}$", "other") for number in range(20))
+    resolver = Regex(rules=(*rules, InlineRule(pattern, "found")))
+    assert resolver.resolve(Query(key)) == Found("found")
+
+
+def read(text: str, syntax: str, effort: Effort) -> Any:
+    reader = TableReader(Path("table"), syntax, best_engine(effort), lambda line, message: None)
+    return reader.read(text.encode().decode("latin-1"))
+
+
+@pytest.mark.parametrize("syntax", ["pcre", "regexp"])
+def test_a_rule_that_is_not_tried_would_not_have_matched(syntax: str) -> None:
+    random = Random(4)
+    effort = Effort(20_000)
+    left_out = found = 0
+    for _ in range(150):
+        text = generated_rules.table(random, syntax, 20)
+        rules = read(text, syntax, effort)
+        chosen, every = (Table.of(rules, effort, prefilter=wanted) for wanted in (True, False))
+        for _ in range(25):
+            key = generated_rules.key(random).encode()
+            answer = every.find(key, lambda condition, error: None)
+            assert chosen.find(key, lambda condition, error: None) == answer, (text, key)
+            found += answer is not None
+            tried = set(chosen.candidates(key))
+            for number, leaf in enumerate(chosen.leaves):
+                if number not in tried:
+                    left_out += 1
+                    conditions = [around.condition for around in leaf.around]
+                    assert not met([*conditions, leaf.rule.condition], key, effort), (text, key, number)
+    assert found > 1000
+    assert left_out > 5000
+
+
+def met(conditions: list[Any], key: bytes, effort: Effort) -> bool:
+    effort.begin()
+    try:
+        return all(condition.holds(key) for condition in conditions)
+    except (MatchFailed, TooMuchEffort):
+        return False
+
+
+@pytest.mark.parametrize("syntax", ["pcre", "regexp"])
+def test_long_tables_answer_as_postfix_does(postfix: Postfix, tmp_path: Path, syntax: Any) -> None:
+    if syntax not in postfix.map_types:
+        missing_server(f"this Postfix has no {syntax} tables")
+    rows = []
+    for n in range(400):
+        rows += [
+            rf"/^user{n}-([0-9]+)@lists{n % 7}\.example\.org$/ list{n}-$1",
+            rf"/^(info|Sales)@customer{n}\.example\.com$/ $1-{n}",
+            rf"if /@mx{n}\.example\.org$/",
+            f"if !/^(postmaster|u{n})@/",
+            rf"/^(.+)@/ $1@{n}",
+            "endif",
+            rf"/^p/ post{n}",
+            "endif",
+            rf"/\.{n}$|^{n}\./ dot{n}",
+        ]
+    rows.insert(2000, "/^nobody@/ nobody")
+    path = tmp_path / "table"
+    path.write_text("\n".join([*rows, "!/@/ no address", "/x.*@customer39/ late", ""]))
+    random = Random(1)
+    keys = ["", "u7@mx7.example.org", "Nobody@mx3.example.org", "nobody@mx399.example.org", "xx@customer39"]
+    for _ in range(400):
+        n = random.randrange(410)
+        keys += [
+            f"USER{n}-{n}@lists{random.randrange(7)}.example.org",
+            f"{random.choice(['info', 'sales', 'x'])}@Customer{n}.example.com",
+            f"{random.choice(['postmaster', 'joe', f'u{n}'])}@mx{n}.example.org",
+            f"a@b.{n}" if n % 2 else f"{n}.x",
+        ]
+    resolver = Regex(path=path, syntax=syntax)
+    assert load(resolver) == []
+    ours = {}
+    for key in dict.fromkeys(keys):
+        outcome = resolver.resolve(Query(key))
+        ours[key] = outcome.value if isinstance(outcome, Found) else None
+    assert ours == postfix.ask(f"{syntax}:{path}", list(ours))
+    assert len(resolver._table.always) == 1
+
+
+def numbers(table: Table, key: str) -> list[int]:
+    return list(table.candidates(key.encode()))
+
+
+def test_only_rules_whose_text_is_in_the_key_are_tried_those_that_require_nothing_always() -> None:
+    text = "".join(f"/^user{n}@/ {n}\n" for n in range(10))
+    text += "/^.$/ a\n!/user1/ b\nif /@shop$/\n/^u.*/ c\nendif\n"
+    effort = Effort()
+    table = Table.of(read(text, "pcre", effort), effort)
+    assert table.always == (10, 11)
+    assert numbers(table, "x@y") == [10, 11]
+    assert numbers(table, "user3@y") == [3, 10, 11]
+    assert numbers(table, "User7@SHOP") == [7, 10, 11, 12]
+
+
+def test_a_rule_goes_by_the_text_that_the_fewest_rules_share() -> None:
+    text = "".join(rf"/^user{n:03}-.*-for@a-long-name\.example\.org$/ {n}" + "\n" for n in range(300))
+    effort = Effort()
+    table = Table.of(read(text, "pcre", effort), effort)
+    assert numbers(table, "user042-x-for@a-long-name.example.org") == [42]
+
+
+def test_no_key_finds_more_texts_than_a_few_for_each_of_its_bytes() -> None:
+    text = "".join(f"/{'a' * n}/ {n}\n" for n in range(60, 2, -1))
+    effort = Effort()
+    table = Table.of(read(text, "pcre", effort), effort)
+    key = b"a" * 1000
+    assert sum(len(scan(key, overlapping=True)) for scan, _ in table.scans) <= 3 * len(key)
+    assert table.find(b"a" * 20, lambda condition, error: None) == Found("20")
+
+
+def test_a_few_rules_are_just_tried() -> None:
+    effort = Effort()
+    assert Table.of(read("/^aaa/ 1\n/^bbb/ 2\n", "pcre", effort), effort).scans == ()
+
+
+def test_without_the_automaton_every_rule_is_tried_and_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ahocorasick_rs", None)
+    resolver = Regex(rules=tuple(InlineRule(f"^user{number}@", f"{number}") for number in range(200)))
+    assert load(resolver) == [
+        "ahocorasick-rs cannot be used: each of the 200 rules is tried for every key",
+    ]
+    assert resolver.resolve(Query("user199@example.org")) == Found("199")
+
+
+def test_many_rules_that_require_nothing_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    path.write_text("".join(f"/^{'.' * number}$/ {number}\n" for number in range(1, 202)) + "/^user@/ x\n")
+    assert load(Regex(path=path)) == [
+        f"{path}: 201 of the 202 rules require no text of a key, and are tried for every one"
+    ]
+    path.write_text("".join(f"/^user{number}@/ {number}\n" for number in range(300)))
+    assert load(Regex(path=path)) == []
+
+
+def test_a_block_whose_condition_is_not_met_is_left_at_once_and_the_condition_tried_once() -> None:
+    effort = Effort()
+    text = "if /^a/\n" + "/^.b$/ x\n" * 50 + "endif\n/^..$/ y\n"
+    table = Table.of(read(text, "pcre", effort), effort)
+    asked: list[bytes] = []
+
+    class Once:
+        groups = 0
+        required = ()
+
+        def search(self, key: bytes) -> None:
+            asked.append(key)
+
+    (around,) = table.leaves[0].around
+    object.__setattr__(around.condition, "pattern", Once())
+    assert table.find(b"bb", lambda condition, error: None) == Found("y")
+    assert asked == [b"bb"]
