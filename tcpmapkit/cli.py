@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tcpmapkit.bench.words import bench
 from tcpmapkit.command_line import (
     config_errors,
     file_option,
@@ -33,6 +34,9 @@ __all__ = ["main"]
 @click.version_option(package_name="tcpmapkit")
 def main() -> None:
     """A lookup server for Postfix: maps answered by a chain of resolvers behind a cache."""
+
+
+main.add_command(bench)
 
 
 @main.command()

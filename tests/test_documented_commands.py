@@ -52,7 +52,8 @@ def commands(block: Block) -> list[Command]:
 
 def steady(output: str) -> str:
     """Output without what differs from run to run."""
-    return re.sub(r"\d+\.\d+ ms", "0.00 ms", output)
+    output = re.sub(r"\d+\.\d+ (ms|us|s)\b", r"0.00 \1", output)
+    return re.sub(r"\b\d+ a second", "0 a second", output)
 
 
 def free_ports(number: int) -> list[str]:
