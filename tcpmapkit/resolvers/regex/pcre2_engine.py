@@ -25,7 +25,7 @@ _WHOLE_PATTERN = re.compile(rb"\(\*|\(\?R|\(\?[+-]?0|\\g")
 _PLAIN_LENGTH = 256
 # PCRE2 counts its steps anew for each place where a match may begin. A search that needs more than so
 # many for one place, by the greatest length of the key, is made again with all its steps counted.
-_STEPS_PER_PLACE = {64: 1000, 256: 300, 1024: 75, 4096: 20, 16384: 5, 65536: 2}
+_STEPS_PER_PLACE = {64: 1000, 256: 300, 1024: 75, 4096: 10, 16384: 2, 65536: 1}
 _STEPS_FOR_ONE_PLACE = 4000  # where there is only one
 _LENGTHS = tuple(_STEPS_PER_PLACE)
 # In a long key nothing is possessive that was not written so: what is, takes no step that counts.
