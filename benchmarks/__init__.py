@@ -1,0 +1,1 @@
+"""The measurements: ``./dev bench`` writes docs/benchmarks/; `micro` is for pytest-benchmark."""

@@ -1,0 +1,95 @@
+"""Measure everything side by side on the machine at hand; see ``--help`` and the page that it writes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders import all_contenders
+from benchmarks.postmap import Asked, measure_postmap
+from benchmarks.processes import the_core
+from benchmarks.programs import NoCompiler, compile_programs
+from benchmarks.report import Report, machine, write_report
+from benchmarks.rounds import measure
+from benchmarks.waiting import measure_hanging, measure_waiting
+
+_DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
+
+
+def say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def arguments(given: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of everything (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each run (%(default)s)")
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 64, 256], metavar="N")
+    parser.add_argument("--only", default="", metavar="TEXT", help="contenders with this in their names")
+    parser.add_argument("--keys", type=int, default=10_000, help="for postmap (%(default)s)")
+    parser.add_argument("--output", type=Path, default=_DOCS, help="a directory (docs/benchmarks)")
+    parser.add_argument("--skip", nargs="+", default=[], choices=["waiting", "postmap"], help="these parts")
+    parser.add_argument("--trial", action="store_true", help="one tiny round of everything")
+    options = parser.parse_args(given)
+    if options.trial:
+        options.rounds, options.seconds, options.connections, options.keys = 1, 0.05, [1, 8], 50
+    return options
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    given = sys.argv[1:] if given is None else given
+    options = arguments(given)
+    core = the_core()
+    amount: dict[str, Any] = {"rounds": options.rounds, "seconds": options.seconds, "core": core}
+    began = os.getloadavg()
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as place:
+        directory = Path(place)
+        try:
+            programs = compile_programs(directory)
+        except NoCompiler as error:
+            say(str(error))
+            return 1
+        with all_contenders(programs, directory, core) as contenders:
+            reference, *others = contenders.at_once
+            chosen = [reference, *(one for one in others if options.only in one.name)]
+            cells = measure(programs, chosen, options.connections, told=say, **amount)
+            hanging, waiting = None, []
+            if "waiting" not in options.skip:
+                say("lookups that wait")
+                hanging = measure_hanging(programs, contenders, **amount)
+                waiting = measure_waiting(programs, contenders, **amount)
+        asked: list[Asked] | str = "left out"
+        if "postmap" not in options.skip:
+            say("postmap")
+            asked = measure_postmap(directory, rounds=options.rounds, keys=options.keys, core=core)
+    missing = dict(contenders.missing)
+    if isinstance(asked, str):
+        missing["Postfix's own tables"] = asked
+        asked = []
+    how = {
+        "command": "`./dev bench" + (f" {' '.join(given)}`" if given else "`"),
+        **machine(),
+        "cores": f"{os.cpu_count()}; server and load share one; load average {began[0]:.1f} at the start,"
+        f" {os.getloadavg()[0]:.1f} at the end",
+        "runs": f"{options.rounds} rounds of {options.seconds:g} s for each server and number of connections,"
+        " each between two runs of the reference; the ratio is to the mean of the two",
+        "throughput": "requests for each second of processor time of server and load together, which on an"
+        " otherwise idle machine is the rate by the clock and on a busy one keeps the others' share out",
+        "reference": "`benchmarks/reference.c`: one thread, epoll, a hash table; no TTL, limits or counters",
+        "load": "`benchmarks/load.c`: one request in flight on each connection, 1000 keys in turn, every"
+        " reply compared with the one expected",
+        "tcpmapkit": "as shipped: TTLs, limits and counters on; the chain's map has `cache = false` and three"
+        " steps in memory, of which the third knows the key",
+    }
+    write_report(Report(how, cells, waiting, hanging, asked, missing), options.output)
+    say(f"written to {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""What a start costs: CPU seconds of ``tcpmapkit query`` and seconds until ``tcpmapkit run`` is ready,
+beside an interpreter that only imports click, attrs, cattrs, pluggy and tomli.
+
+    python benchmarks/startup.py [--rounds 21] [--imports]
+
+Every round runs each once, so that what else the machine does falls on all of them alike; medians, and
+the smallest. `--imports` names the modules that take the time of a query instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+
+LIBRARIES = "import click, attrs, cattrs, pluggy, tomli"
+
+#: The command without the launcher that an installation has.
+MAIN = "from tcpmapkit.cli import main; main()"
+
+SITE = """
+[[listeners]]
+protocol = "tcp_table"
+endpoint = "inet:127.0.0.1:0"
+map = "aliases"
+
+[maps.aliases]
+[[maps.aliases.resolvers]]
+type = "csv"
+path = "aliases.csv"
+"""
+
+#: Seconds that a server may take to be ready.
+PATIENCE = 30.0
+
+
+def cpu_seconds(*arguments: str) -> float:
+    """What an interpreter with these arguments takes of the processor, its end included."""
+    quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    process = os.posix_spawn(sys.executable, [sys.executable, *arguments], environment(), file_actions=quiet)
+    _, status, used = os.wait4(process, 0)
+    if status:
+        raise SystemExit(f"python {' '.join(arguments)}: status {os.waitstatus_to_exitcode(status)}")
+    return used.ru_utime + used.ru_stime
+
+
+def seconds_until_line(*arguments: str) -> float:
+    """Until an interpreter with these arguments prints its first line; it is stopped then."""
+    began = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, *arguments], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        took = time.perf_counter() - began
+        process.terminate()
+        process.wait(PATIENCE)
+    if not line:
+        raise SystemExit(f"python {' '.join(arguments)}: it printed nothing")
+    return took
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(TOP)}
+
+
+def slow_imports(arguments: Sequence[str]) -> str:
+    """The modules that a query imports beside the libraries, the slowest first."""
+
+    def times(*program: str) -> dict[str, int]:
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", *program],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        lines = re.findall(r"^import time:\s+(\d+) \|\s+\d+ \| *(\S+)$", done.stderr, re.MULTILINE)
+        return {module: int(took) for took, module in lines}
+
+    libraries = times("-c", LIBRARIES)
+    own = {name: took for name, took in times(*arguments).items() if name not in libraries}
+    rows = [f"{took / 1000:7.1f} ms  {name}" for name, took in sorted(own.items(), key=lambda one: -one[1])]
+    return "\n".join([*rows[:40], f"{sum(own.values()) / 1000:7.1f} ms  {len(own)} modules"])
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--imports", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        site = Path(place, "tcpmapkit.toml")
+        site.write_text(SITE)
+        Path(place, "aliases.csv").write_text("from,to\na@example.org,b@example.org\n")
+        query = ("-c", MAIN, "query", "-c", str(site), "aliases", "a@example.org")
+        run = ("-c", MAIN, "run", "-c", str(site))
+        if options.imports:
+            print(slow_imports(query))
+            return
+        measured: dict[str, list[float]] = {}
+        for _ in range(options.rounds):
+            for what, took in (
+                ("libraries, CPU", cpu_seconds("-c", LIBRARIES)),
+                ("query, CPU", cpu_seconds(*query)),
+                ("libraries, until a line", seconds_until_line("-uc", f"{LIBRARIES}; print()")),
+                ("run, until it is ready", seconds_until_line(*run)),
+            ):
+                measured.setdefault(what, []).append(took)
+    for what, times in measured.items():
+        print(f"{what:<24} median {statistics.median(times):.3f} s   smallest {min(times):.3f} s")
+    for what, than, allowed in (
+        ("query, CPU", "libraries, CPU", 0.1),
+        ("run, until it is ready", "libraries, until a line", 0.4),
+    ):
+        more = statistics.median(a - b for a, b in zip(measured[what], measured[than], strict=True))
+        least = min(measured[what]) - min(measured[than])
+        print(f"{what}: {more:.3f} s more than the libraries (smallest: {least:.3f} s); aim: {allowed} s")
+
+
+if __name__ == "__main__":
+    main()
