@@ -25,11 +25,11 @@ from tcpmapkit.keys import fold
 from tcpmapkit.resolvers import table as tables
 from tcpmapkit.resolvers.csv import Csv, Rows
 from tcpmapkit.resolvers.file import File, Lines
+from tcpmapkit.resolvers.table import building, place, reading, sorting, writing
 from tcpmapkit.resolvers.table import index as indexes
-from tcpmapkit.resolvers.table import place, reading, sorting, writing
 from tcpmapkit.resolvers.table.index import Index, open_index
 from tcpmapkit.resolvers.table.reading import Warnings, identity_of, read_dictionary
-from tests.loading import Collected, load
+from tests.loading import Collected, context, load
 from tests.test_file import TABLES, keys_for
 
 
@@ -212,7 +212,7 @@ def no_child(*arguments: object, **more: object) -> object:
 @pytest.fixture
 def unneeded(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From now on no index may be built."""
-    return lambda: monkeypatch.setattr(asyncio, "create_subprocess_exec", no_child)
+    return lambda: monkeypatch.setattr(building, "_spawn", no_child)
 
 
 def test_an_index_that_is_current_is_opened_and_its_warnings_are_told_again(
@@ -294,19 +294,14 @@ def test_two_maps_of_one_table_use_one_index(csv_table: Path, unneeded: Callable
         assert answer(one, "b@example.org") is not None
 
 
-def test_two_who_build_at_once_do_not_hurt_each_other(csv_table: Path) -> None:
+async def test_those_who_build_at_once_do_not_hurt_each_other(csv_table: Path) -> None:
     resolvers = [Csv(csv_table, index="disk") for _ in range(3)]
-
-    async def start_all() -> None:
-        from tests.loading import context
-
-        made, _ = context()
-        await asyncio.gather(*(one.start(made) for one in resolvers))
-
-    asyncio.run(start_all())
+    made, warnings = context()
+    await asyncio.gather(*(one.start(made) for one in resolvers))
     for one in resolvers:
         assert one._table.get("a@example.org") == ("1", "3")
-        asyncio.run(one.stop())
+        await one.stop()
+    assert len(warnings) == 3
     assert [path.name for path in csv_table.parent.iterdir() if path.name.endswith(".new")] == []
 
 
@@ -545,28 +540,30 @@ def test_a_full_disk_is_told_and_memory_is_used(tmp_path: Path, monkeypatch: pyt
         subprocess.run(["umount", small], check=True)
 
 
-def test_who_is_told_to_stop_ends_the_builder_too(csv_table: Path) -> None:
+async def test_who_is_told_to_stop_ends_the_builder_too(csv_table: Path) -> None:
     unfinished = csv_table.parent / place.index_name(Rows(csv_table, 1, 2, ",", True, fold))
     unfinished = unfinished.with_name(unfinished.name + ".new")
     with unfinished.open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)  # so that the builder waits
-
-        async def cancelled() -> None:
-            from tests.loading import context
-
-            made, _ = context()
-            waiting = asyncio.Event()
-            made.logger.setLevel(logging.INFO)
-            made.logger.addFilter(lambda record: "waiting" not in record.getMessage() or bool(waiting.set()))
-            task = asyncio.create_task(Csv(csv_table, index="disk").start(made))
-            async with asyncio.timeout(30):
-                await waiting.wait()
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-
-        asyncio.run(cancelled())
+        made, _ = context()
+        waiting = asyncio.Event()
+        made.logger.setLevel(logging.INFO)
+        made.logger.addFilter(lambda record: "waiting" not in record.getMessage() or bool(waiting.set()))
+        task = asyncio.create_task(Csv(csv_table, index="disk").start(made))
+        async with asyncio.timeout(30):
+            await waiting.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
     assert not list(csv_table.parent.glob("*.index"))
+
+
+def test_a_builder_that_is_killed_is_told_with_its_signal(
+    csv_table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "_program", lambda: "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(ConfigError, match="the process that builds it ended with signal SIGKILL"):
+        load(Csv(csv_table, index="disk"))
 
 
 # The place.
@@ -584,7 +581,7 @@ def test_the_cache_directory_of_the_service_comes_first(
     assert [one.parent for one in tmp_path.rglob(".*.index")] == [cache]
     monkeypatch.delenv("CACHE_DIRECTORY")
     monkeypatch.setattr(place, "_SYSTEM_CACHE", str(cache))
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", no_child)
+    monkeypatch.setattr(building, "_spawn", no_child)
     with started(Csv(csv_table, index="disk")) as resolver:
         assert resolver._table.on_disk
 

@@ -85,7 +85,7 @@ class File:
     async def stop(self) -> None:
         """Let go of the table."""
         table, self._table = self._table, empty_table()
-        table.close()
+        await table.close()
 
     def is_current(self) -> bool:
         """Whether the file is still the one that was read; blocks for one stat(2)."""

@@ -74,10 +74,13 @@ class Table:
         except ConfigError:
             return False
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of the index. `get` is not to be called any more."""
         if self._index is not None:
-            self._index.close()
+            import asyncio
+
+            # The system unmaps it, and frees the file if another has taken its place: not at once.
+            await asyncio.to_thread(self._index.close)
 
 
 def empty_table() -> Table:

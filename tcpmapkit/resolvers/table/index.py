@@ -18,6 +18,7 @@ import json
 import os
 import stat
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,6 +62,7 @@ class _Opened:
 
     environment: Any
     file: tuple[int, int]
+    size: int
     users: int = 0
 
 
@@ -70,10 +72,11 @@ _opened: dict[tuple[int, int], _Opened] = {}
 
 @attrs.define(eq=False)
 class Index:
-    """An open index. `rows` is the number of its keys, `identity` the file that it was made of,
-    `warnings` what the rows of that warn of."""
+    """An open index: `size` in bytes, `rows` the number of its keys, `identity` the file that it was made
+    of, `warnings` what the rows of that warn of. Opening and closing block."""
 
     path: Path
+    size: int
     rows: int
     identity: Identity
     warnings: Warnings
@@ -81,6 +84,21 @@ class Index:
     _transaction: Any
     _get: Any
     _error: type[Exception]
+
+    def load(self, identities: Iterable[Identity], reading: Reading) -> bool:
+        """Read what the index is made of; whether it is what is wanted. Raises anything for one that is
+        damaged."""
+        environment = self._opened.environment
+        # A file that was cut off, as by a copy that did not end: what is missing must not be touched.
+        if self.size < (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]:
+            return False
+        made_of = json.loads(self._get(ABOUT, b"null"))
+        if made_of is None or made_of["format"] != FORMAT or tuple(made_of["meaning"]) != reading.meaning:
+            return False
+        self.rows = made_of["rows"]
+        self.identity = Identity(*made_of["source"])
+        self.warnings = Warnings([(line, text) for line, text in made_of["warnings"]], made_of["warned"])
+        return self.identity in identities
 
     def get(self, key: str) -> Entry | None:
         """The value or values of a folded key. Raises `LookupTempFail` when the index is damaged."""
@@ -126,26 +144,16 @@ def open_index(path: Path, reading: Reading, *identities: Identity) -> Index | N
             return None
         opened.users += 1
     transaction = opened.environment.begin()
-    index = None
+    found = Index(
+        *(path, opened.size, 0, Identity(0, 0, 0, 0), Warnings()),
+        *(opened, transaction, transaction.get, lmdb.Error),
+    )
     try:
-        # A file that was cut off, as by a copy that did not end: what is missing must not be touched.
-        info, page = opened.environment.info(), opened.environment.stat()["psize"]
-        whole = path.stat().st_size >= (info["last_pgno"] + 1) * page
-        made_of = json.loads(transaction.get(ABOUT, b"null")) if whole else None
-        if made_of is not None and made_of["format"] == FORMAT:
-            identity = Identity(*made_of["source"])
-            warnings = Warnings([(line, text) for line, text in made_of["warnings"]], made_of["warned"])
-            index = Index(
-                path, made_of["rows"], identity, warnings, opened, transaction, transaction.get, lmdb.Error
-            )
-            if identity in identities and tuple(made_of["meaning"]) == reading.meaning:
-                return index
+        if found.load(identities, reading):
+            return found
     except (lmdb.Error, ValueError, KeyError, TypeError):
         pass  # damaged, or of another version: the next one is built in its place
-    unused = index or Index(
-        path, 0, Identity(0, 0, 0, 0), Warnings(), opened, transaction, transaction.get, lmdb.Error
-    )
-    unused.close()
+    found.close()
     return None
 
 
@@ -172,5 +180,5 @@ def _open(lmdb: Any, path: Path) -> _Opened | None:
         except FileNotFoundError:
             now = None
         if now is not None and (now.st_dev, now.st_ino) == file:
-            return _opened.setdefault(file, _Opened(environment, file))
+            return _opened.setdefault(file, _Opened(environment, file, now.st_size))
         environment.close()  # replaced between the two: which one it is nobody knows

@@ -47,7 +47,7 @@ _AT_REST: Final = 0.05
 _FULL: Final = 1 << 20
 
 #: What the reading of the rows takes of the whole time.
-_READING: Final = 0.6
+_READING: Final = 0.8
 
 Told = Callable[[str, Any], None]
 
