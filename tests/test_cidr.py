@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcpmapkit import ConfigError, PermFail, Query, TempFail
-from tcpmapkit.resolvers.cidr import Cidr, Rule
+from tcpmapkit import ConfigError, Found, PermFail, Query, TempFail
+from tcpmapkit.resolvers.cidr import Cidr, Rule, first_match
+from tcpmapkit.resolvers.cidr.table import arrange, read_rules
 from tests.loading import load, value
 from tests.real_postfix import Postfix
 
@@ -235,3 +238,64 @@ def test_a_result_that_no_reply_can_carry_fails_for_its_addresses_alone(tmp_path
 def test_a_missing_table_is_the_operators_mistake(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         loaded(tmp_path / "missing")
+
+
+def test_nested_conditions_answer_as_for_postfix(postfix: Postfix, tmp_path: Path) -> None:
+    random = Random(2)
+
+    def network(shortest: int) -> str:
+        length = random.randrange(shortest, 33)
+        return f"192.0.2.{random.getrandbits(8) >> (32 - length) << (32 - length)}/{length}"
+
+    lines: list[str] = []
+    depth = 0
+    for number in range(600):
+        sign = random.choice(["", "!"])
+        kind = random.random()
+        if kind < 0.25 and depth < 40:
+            lines.append(f"if {random.choice(['!', '!', ''])}{network(24)}")
+            depth += 1
+        elif kind < 0.45 and depth:
+            lines.append("endif")
+            depth -= 1
+        elif kind < 0.5:
+            lines.append(f"2001:db8::{random.randrange(9)} {number}")
+        else:
+            lines.append(f"{sign if depth > 2 else ''}{network(24 if depth > 2 else 28)} {number}")
+    path = tmp_path / "table"
+    path.write_text("\n".join([*lines, *["endif"] * depth, "0.0.0.0/0 last", ""]))
+    resolver, warnings = loaded(path)
+    assert warnings == []
+    keys = [f"192.0.2.{last}" for last in range(256)] + [f"2001:db8::{last}" for last in range(12)]
+    answers = {key: value(resolver, key, same) for key in keys}
+    assert answers == postfix.ask(f"cidr:{path}", keys)
+    assert len(set(answers.values())) >= 20
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [f"if !192.0.{n >> 8}.{n & 255}" for n in range(2000)]
+        + [f"!198.51.100.{n % 256} {n}" for n in range(2000)],
+        [f"{sign}192.0.{n >> 8}.{n & 255} {n}" for n in range(2000) for sign in ("", "!")],
+        [line for n in range(2000) for line in (f"if !192.0.{n >> 8}.{n & 255}", f"!192.0.2.0/24 {n}")],
+    ],
+    ids=["rules in a deep nest", "negations", "a rule at each depth"],
+)
+def test_no_table_takes_more_than_a_few_changes_a_line(
+    lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = 0
+
+    def counted(sorted_changes: Any) -> Any:
+        nonlocal changes
+        for change in first_match_in_order(sorted_changes):
+            changes += 1
+            yield change
+
+    first_match_in_order = first_match._in_order
+    monkeypatch.setattr(first_match, "_in_order", counted)
+    rules, blocks = read_rules("\n".join(lines), lambda line, message: None)
+    found = arrange([(addresses, Found(result)) for addresses, result in rules], blocks)
+    assert changes <= 4 * len(lines)
+    assert all(len(family.begins) <= changes + 1 for family in found.values())

@@ -1,0 +1,82 @@
+"""``cidr``: the first network that holds the address; a cidr_table(5) file or inline rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from tcpmapkit import ConfigError, Found, hookimpl
+from tcpmapkit.resolvers.cidr.first_match import Answer, FirstMatch
+from tcpmapkit.resolvers.cidr.networks import Addresses, parse_address, parse_network, parse_pattern
+from tcpmapkit.resolvers.cidr.table import arrange, read_rules
+from tcpmapkit.resolvers.postfix_lines import WHITE_SPACE, read_table, table_answer
+
+__all__ = ["Cidr", "FirstMatch", "Rule", "parse_address", "parse_network"]
+
+
+@attrs.frozen
+class Rule:
+    """One inline rule."""
+
+    network: str = attrs.field(metadata={"help": "a network or an address; ! before it negates"})
+    result: str = attrs.field(metadata={"help": "the value of the addresses in it"})
+
+
+@attrs.define(eq=False)
+class Cidr:
+    """Exactly one of `rules` and `path`. The first rule that holds the address counts, as cidr_table(5)
+    says; a key that is no address is a miss.
+
+    Raises `ConfigError` for a mistake in `rules`; in a file, what Postfix skips with a warning is
+    skipped with a warning.
+    """
+
+    rules: tuple[Rule, ...] | None = attrs.field(
+        default=None, metadata={"help": "the rules in order, each {network, result}"}
+    )
+    path: Path | None = attrs.field(default=None, metadata={"help": "a cidr_table(5) file"})
+    _families: dict[int, FirstMatch] = attrs.field(init=False, factory=dict, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.rules is None) == (self.path is None):
+            raise ConfigError("cidr takes either rules = [{network, result}] or path = ...")
+        parsed: list[tuple[Addresses, Answer]] = []
+        for index, rule in enumerate(self.rules or ()):
+            try:
+                addresses = parse_pattern(rule.network.rstrip(WHITE_SPACE))
+            except ValueError as error:
+                raise ConfigError(str(error), path=("rules", index, "network")) from None
+            try:
+                parsed.append((addresses, Found(rule.result)))
+            except ValueError as error:
+                raise ConfigError(str(error), path=("rules", index, "result")) from None
+        self._families = arrange(parsed)
+
+    async def start(self, context: Any) -> None:
+        """Read the table. Raises `ConfigError` when it cannot be read."""
+        import asyncio
+
+        if self.path is not None:
+            await asyncio.to_thread(self._read, self.path, context)
+
+    def _read(self, path: Path, context: Any) -> None:
+        def warn(line: int, message: str) -> None:
+            context.logger.warning("cidr map %s, line %d: %s", path, line, message)
+
+        rules, blocks = read_rules(read_table(path), warn)
+        self._families = arrange(((addresses, table_answer(result)) for addresses, result in rules), blocks)
+
+    def resolve(self, query: Any) -> Answer | None:
+        """The answer of the first rule that holds the address, or a miss."""
+        try:
+            family, number = parse_address(query.key)
+        except ValueError:
+            return None
+        return self._families[family].find(number)
+
+
+@hookimpl
+def register_resolvers(register: Any) -> None:
+    register("cidr", Cidr, folded=False, partial_keys=False, special_keys=True, in_memory=True)
