@@ -59,7 +59,7 @@ class _Walk:
         return self.failure if self.failure is not None else Miss(self.ttl)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class InlineChain:
     """Steps none of which can wait."""
 
@@ -73,6 +73,9 @@ class InlineChain:
             answer = step.resolve(query)
             if answer is MISS or answer is NOT_ASKED:
                 continue  # leaves nothing to be weighed with what comes
+            if type(answer) is Found:
+                query.answered_by = step.name
+                return answer
             walk = _Walk()
             outcome = walk.take(step, answer, query)
             while outcome is None:
@@ -85,7 +88,7 @@ class InlineChain:
         return MISS
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class WaitingChain:
     """Steps some of which can wait. The ones in front that cannot are asked without a task (`begin`)."""
 

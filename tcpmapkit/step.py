@@ -89,7 +89,7 @@ class StepTrace:
     map: str = ""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Step:
     """What both kinds of step have; `resolver` is the object, the rest its line of TOML.
 
@@ -217,7 +217,7 @@ class Step:
         return answer
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class InlineStep(Step):
     """A step that answers at once."""
 
@@ -235,7 +235,8 @@ class InlineStep(Step):
             assert type(own) is Query
             try:
                 asked = own if self.key is None else self._to_ask(own)
-                answer = self._finish(self.resolver.resolve(asked) if asked is not None else None, own)
+                given = self.resolver.resolve(asked) if asked is not None else None
+                answer = MISS if given is None and not self.authoritative else self._finish(given, own)
             except Exception as error:
                 answer = self._raised(error, own)
             except _STRAY as error:
@@ -248,7 +249,7 @@ class InlineStep(Step):
         return answer if query.trace is None else self._traced(query, asked, answer, began)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class WaitingStep(Step):
     """A step that can wait: an ``async def resolve``, or a blocking one in threads (`pool`)."""
 
