@@ -334,6 +334,20 @@ def test_a_builder_waits_for_the_lock_of_another(csv_table: Path) -> None:
     assert not unfinished.exists()
 
 
+@pytest.mark.parametrize("index", ["memory", "disk"])
+def test_a_table_knows_whether_its_file_is_still_what_was_read(csv_table: Path, index: Any) -> None:
+    resolver = Csv(csv_table, index=index)
+    assert not resolver.is_current()
+    with started(resolver):
+        assert resolver.is_current()
+        mtime_later(csv_table)
+        assert not resolver.is_current()
+        csv_table.unlink()
+        assert not resolver.is_current()
+        assert resolver._table.get("b@example.org") == "2"
+    assert not resolver.is_current()
+
+
 # Trouble.
 
 
