@@ -1,4 +1,4 @@
-"""Keys: folding, splitting, quoting, special keys. Pure functions on str.
+"""Keys: folding, splitting, quoting, the forms of a domain, special keys. Pure functions on str.
 
 Sources: Postfix's split_addr(3), quote_822_local(3), ADDRESS_CLASS_README and postconf(5),
 ``recipient_delimiter``; UTS #46 for the two forms of a domain.
@@ -14,6 +14,7 @@ from typing import Literal
 from tcpmapkit.query import Address
 
 __all__ = [
+    "MAX_HOST_NAME",
     "SPECIAL_KEYS",
     "convert_domain",
     "fold",

@@ -21,7 +21,6 @@ import attrs
 from tcpmapkit.keys import (
     MAX_HOST_NAME,
     SPECIAL_KEYS,
-    convert_domain,
     fold,
     quote_address,
     split_extension,
@@ -29,7 +28,7 @@ from tcpmapkit.keys import (
 )
 from tcpmapkit.rewriting import prepend_localpart, propagate
 
-__all__ = ["SEARCHES", "Kind", "Search", "SearchKey", "SearchOrder", "convert_domain"]
+__all__ = ["SEARCHES", "Kind", "Search", "SearchKey", "SearchOrder"]
 
 #: The values of a map's ``search``.
 Search = Literal["address", "virtual", "canonical", "generic", "transport", "access", "domain"]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpmapkit.keys import SPECIAL_KEYS, fold, quote_address
-from tcpmapkit.search import SEARCHES, Kind, SearchOrder, convert_domain
+from tcpmapkit.keys import SPECIAL_KEYS, convert_domain, fold, quote_address
+from tcpmapkit.search import SEARCHES, Kind, SearchOrder
 
 LOCAL = frozenset({"example.org", "[192.0.2.1]", "[ipv6:2001:db8::1]"})
 
