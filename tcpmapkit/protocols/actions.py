@@ -16,6 +16,7 @@ NO_ACTION: Final = "DUNNO"
 """The action that is none."""
 
 _GOES_ON: Final = "goes on with the next restriction"
+_ACCEPTS: Final = "accepts, and skips the rest of this list of restrictions"
 
 _WORDS: Final[Mapping[str, str]] = {
     NO_ACTION: f"{_GOES_ON}, as if nothing had been found",
@@ -31,9 +32,9 @@ _WORDS: Final[Mapping[str, str]] = {
     "DEFER_IF_PERMIT": f"{_GOES_ON}, and what none of them rejects is rejected for now (4xx)",
     "DEFER_IF_REJECT": f"{_GOES_ON}, and what one of them rejects is rejected for now only (4xx)",
     "PREPEND": f"puts this header on top of the message; {_GOES_ON}",
-    "OK": "accepts, and skips the rest of this list of restrictions",
+    "OK": _ACCEPTS,
+    "RELAY": _ACCEPTS,
 }
-_SAME: Final[Mapping[str, str]] = {"RELAY": "OK"}
 
 _CODE: Final = re.compile(r"([45])[0-9]{2}[ \t]")
 _HANGS_UP: Final = ("421", "521")
@@ -47,11 +48,10 @@ def is_none(action: str) -> bool:
 def smtpd_does(action: str) -> str:
     """What becomes of the SMTP command, or of the message, that the request was about."""
     word = _word(action)
-    word = _SAME.get(word, word)
     if word in _WORDS:
         return _WORDS[word]
     if re.fullmatch("[0-9]+", action):
-        return f"{_WORDS['OK']}: that is what a number alone means"
+        return f"{_ACCEPTS}: that is what a number alone means"
     code = _CODE.match(action)
     if code is not None:
         ends = " and hangs up" if action[:3] in _HANGS_UP else ""

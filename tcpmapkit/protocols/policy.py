@@ -14,7 +14,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from tcpmapkit.protocols.framing import SILENCE, Lookup, ProtocolError, Refused
+from tcpmapkit.protocols.actions import NO_ACTION, is_none
+from tcpmapkit.protocols.framing import SILENCE, Lookup, ProtocolError
 from tcpmapkit.query import Found, NotFound, Outcome, PermFail, TempFail
 
 __all__ = [
@@ -70,12 +71,11 @@ MAX_REQUEST: Final = 1 << 16
 MAX_REPLY: Final = 1 << 16
 """Bytes of a reply, its empty line included: ours, Postfix (attr_scan_plain.c) reads any number."""
 
-_NOT_FOUND: Final = b"action=DUNNO\n\n"
+_NOT_FOUND: Final = b"action=%b\n\n" % NO_ACTION.encode()
 _REQUEST: Final = "smtpd_access_policy"
 _XTEXT: Final = "ccert_"
 
 _END = re.compile(rb"\n\r?\n")
-_DUNNO = re.compile(rb"DUNNO(?![^ \t])", re.IGNORECASE)
 _EMPTY_LINE = re.compile(rb"\r?\n")
 _HEX = re.compile(rb"\+([0-9A-Fa-f]{2})?")
 _TO_QUOTE = re.compile(rb"[^!-*,-~]")
@@ -170,7 +170,7 @@ class PolicyCodec:
     def whole_request(self, data: bytes) -> None:
         """None: where a request ends depends on what is in it."""
 
-    def next_request(self) -> Lookup | Refused | None:
+    def next_request(self) -> Lookup | None:
         """The next request, or None when more bytes are needed. Raises `ProtocolError`."""
         buffer = self._buffer
         if _EMPTY_LINE.match(buffer):
@@ -208,7 +208,7 @@ def encode_request(attributes: Mapping[str, str]) -> bytes:
 def decode(reply: bytes) -> Found | NotFound:
     """What Postfix makes of a reply (attr_scan_plain.c): the first action, other attributes aside.
 
-    ``DUNNO`` is `NotFound`: it is access(5)'s word for that. Raises `ProtocolError` for what makes
+    `NO_ACTION` is `NotFound`: it is access(5)'s word for that. Raises `ProtocolError` for what makes
     Postfix take its own default action: no reply, none with its end, no action, one that is empty.
     """
     lines, end, behind = reply.partition(b"\n\n")
@@ -220,7 +220,7 @@ def decode(reply: bytes) -> Found | NotFound:
             break
         if name == b"action":
             try:
-                return NotFound() if _DUNNO.match(value) else Found(value.decode())
+                return NotFound() if is_none(value.decode(errors="replace")) else Found(value.decode())
             except ValueError as error:
                 raise ProtocolError(f"malformed reply: {error}") from None
     raise ProtocolError("a reply without an action")
