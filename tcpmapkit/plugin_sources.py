@@ -64,7 +64,7 @@ def _read_entries(group: str) -> list[tuple[Origin, Callable[[], object]]] | Non
     entries: list[tuple[Origin, Callable[[], object]]] = []
     seen = set()
     for place in sys.path:
-        if place.endswith(".egg") or Path(place).is_file():
+        if place.endswith(".egg") or _is_file(Path(place)):
             return None
         for directory in _directories(Path(place)):
             name, _, version = directory.stem.partition("-")
@@ -76,6 +76,13 @@ def _read_entries(group: str) -> list[tuple[Origin, Callable[[], object]]] | Non
                 origin = Origin(entry, about.get("name", name), about.get("version", version), value)
                 entries.append((origin, partial(_import_entry, value)))
     return entries
+
+
+def _is_file(place: Path) -> bool:
+    try:
+        return place.is_file()
+    except OSError:  # what we may not look at the import system passes over too
+        return False
 
 
 def _directories(place: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import logging
 import os
@@ -145,6 +146,23 @@ def test_where_packages_may_be_in_archives_the_standard_library_looks(
         archive.writestr("zipped-1.dist-info/entry_points.txt", "[tcpmapkit]\nzipped = zipped\n")
     monkeypatch.syspath_prepend(tmp_path / "packages.zip")
     assert Origin("zipped", "zipped", "1", "zipped") in [origin for origin, _ in installed("tcpmapkit")]
+
+
+def test_a_place_that_we_may_not_look_at_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    (closed / "inner").mkdir(parents=True)
+    before = [origin for origin, _ in installed("tcpmapkit")]
+
+    def refused(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if self.is_relative_to(closed):
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return os.stat(self, follow_symlinks=follow_symlinks)  # noqa: PTH116
+
+    monkeypatch.setattr(Path, "stat", refused)
+    monkeypatch.setattr(sys, "path", [str(closed / "inner"), *sys.path])
+    assert [origin for origin, _ in installed("tcpmapkit")] == before
 
 
 @pytest.mark.parametrize("value", ["a b", "module:", "module::name"])
