@@ -209,7 +209,7 @@ def _described(one: ResolverType) -> tuple[str, ...]:
 def postfix_config_command(file: Path | None, settings: str | None) -> None:
     """Print the main.cf lines for each listener, or compare with what Postfix has."""
     from tcpmapkit.postfix import installed
-    from tcpmapkit.postfix.check import compare
+    from tcpmapkit.postfix.comparison import compare
     from tcpmapkit.postfix.main_cf import main_cf, warnings
     from tcpmapkit.postfix.postconf import parse_postconf
     from tcpmapkit.postfix.served import find_served

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from tcpmapkit.cli import main
 from tcpmapkit.config import Endpoint, ListenerConfig, MapConfig
 from tcpmapkit.postfix import installed
-from tcpmapkit.postfix.check import compare
+from tcpmapkit.postfix.comparison import compare
 from tcpmapkit.postfix.main_cf import main_cf, main_cf_lines, ready_line, warnings
 from tcpmapkit.postfix.parameters import PARAMETERS, guess_parameter, misfit
 from tcpmapkit.postfix.pointing import Row

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tcpmapkit.postfix.differences import difference_rows, time_out_rows
-from tcpmapkit.postfix.main_cf import QUEUE_DIRECTORY, main_cf_lines
+from tcpmapkit.postfix.main_cf import main_cf_lines
 from tcpmapkit.postfix.pointing import Row, find_pointing, pointing_rows, unclear_rows
-from tcpmapkit.postfix.postconf import Postconf
+from tcpmapkit.postfix.postconf import QUEUE_DIRECTORY, Postconf
 from tcpmapkit.postfix.served import Served
 from tcpmapkit.postfix.values import NotUnderstood
 
