@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tcpmapkit import Found, Query
+from tcpmapkit.errors import ConfigErrors
 from tcpmapkit.resolvers.regex import InlineRule, Regex
 from tcpmapkit.resolvers.regex.effort import Effort, MatchFailed, TooMuchEffort
 from tcpmapkit.resolvers.regex.engine import best_engine
@@ -197,6 +198,18 @@ def test_no_key_finds_more_texts_than_a_few_for_each_of_its_bytes() -> None:
     key = b"a" * 1000
     assert sum(len(scan(key, overlapping=True)) for scan, _ in table.scans) <= 3 * len(key)
     assert table.find(b"a" * 20, lambda condition, error: None) == Found("20")
+
+
+def test_what_is_nested_too_deeply_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "table.regexp"
+    path.write_text("/a/ x\n/" + "(" * 5000 + "a" + ")" * 5000 + "/ x\n" + "if /a/\n" * 101 + "/a/ deep\n")
+    with pytest.raises(ConfigErrors) as caught:
+        load(Regex(path=path))
+    assert [error.line for error in caught.value.errors] == [2, 103]
+    path.write_text("if /a/\n" * 100 + "/a/ deep\n" + "endif\n" * 100 + "/b/ flat\n")
+    resolver = Regex(path=path)
+    load(resolver)
+    assert [resolver.resolve(Query(key)) for key in ("ab", "b")] == [Found("deep"), Found("flat")]
 
 
 def test_a_few_rules_are_just_tried() -> None:

@@ -17,7 +17,7 @@ from tcpmapkit.resolvers.regex.engine import Engine, Pattern
 from tcpmapkit.resolvers.regex.outline import outline
 from tcpmapkit.resolvers.regex.posix import parse as parse_posix
 from tcpmapkit.resolvers.regex.required import required
-from tcpmapkit.resolvers.regex.tree import PatternError
+from tcpmapkit.resolvers.regex.tree import PatternError, Untranslatable
 
 __all__ = [
     "Answer",
@@ -99,6 +99,13 @@ def check_flags(flags: str, syntax: str) -> None:
 
 def compile_pattern(pattern: str, flags: str, syntax: str, engine: Engine, captures: bool) -> Pattern:
     """Compile with flags that `check_flags` has passed. Raises `PatternError`, `Untranslatable`."""
+    try:
+        return _compile(pattern, flags, syntax, engine, captures)
+    except RecursionError:
+        raise Untranslatable("its groups are nested too deeply") from None
+
+
+def _compile(pattern: str, flags: str, syntax: str, engine: Engine, captures: bool) -> Pattern:
     if syntax == "pcre":
         options = perl.CASELESS | perl.DOTALL
         for flag in flags:

@@ -25,6 +25,7 @@ from tcpmapkit.resolvers.regex.tree import PatternError, Untranslatable
 
 __all__ = ["TableReader"]
 
+_DEEPEST = 100  # so many `if` inside one another
 _ALNUM = frozenset(string.ascii_letters + string.digits)
 
 
@@ -87,6 +88,8 @@ class TableReader:
         if line[0] not in _ALNUM:
             self._nest[-1].rules.append(self._rule(number, line))
         elif line[:2].lower() == "if" and line[2:3] not in _ALNUM:
+            if len(self._nest) > _DEEPEST:
+                raise Untranslatable(f"more than {_DEEPEST} if inside one another")
             self._nest.append(_Open(self._condition(number, line)))
         elif line[:5].lower() == "endif" and line[5:6] not in _ALNUM:
             if len(self._nest) == 1:
