@@ -21,6 +21,7 @@ from tcpmapkit.config.scalars import Endpoint, Network
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.keys import convert_domain, fold
 from tcpmapkit.option import Duration, option, positive
+from tcpmapkit.protocols.policy import Stage
 from tcpmapkit.search import Search, SearchOrder
 
 __all__ = [
@@ -36,9 +37,6 @@ __all__ = [
 ]
 
 TemplateText = Annotated[str, "template"]
-
-#: The values of ``protocol_state`` (SMTPD_POLICY_README).
-Stage = Literal["CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN"]
 
 #: A lookup's longest deadline in seconds: the clients of Postfix wait for 100.
 LONGEST_DEADLINE = 90.0

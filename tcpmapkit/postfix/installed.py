@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tcpmapkit.errors import ConfigError
-from tcpmapkit.postfix.main_cf import QUEUE_DIRECTORY
-from tcpmapkit.postfix.postconf import parse_postconf
+from tcpmapkit.postfix.postconf import QUEUE_DIRECTORY, parse_postconf
 
 if TYPE_CHECKING:
     from tcpmapkit.postfix.served import Served

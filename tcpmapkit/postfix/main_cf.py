@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from tcpmapkit.postfix.parameters import (
+    DELAYED,
     REFUSING,
     STAGES,
     Parameter,
@@ -16,24 +17,19 @@ from tcpmapkit.postfix.parameters import (
     guess_parameter,
     misfit,
 )
+from tcpmapkit.postfix.postconf import QUEUE_DIRECTORY
 
 if TYPE_CHECKING:
     from tcpmapkit.config import Endpoint, MapConfig
     from tcpmapkit.postfix.served import Served
 
-__all__ = ["QUEUE_DIRECTORY", "main_cf", "main_cf_lines", "ready_line", "table", "warnings"]
-
-#: postconf(5)'s default, where there is no postconf to ask.
-QUEUE_DIRECTORY: Final = "/var/spool/postfix"
+__all__ = ["main_cf", "main_cf_lines", "ready_line", "table", "warnings"]
 
 #: An address that stands for all of the machine's -> the one that Postfix on it asks.
 _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 #: What ends or splits a name in a list of main.cf, or a socketmap's name in it.
 _NOT_IN_A_NAME: Final = frozenset(" \t\r\n,{}:")
-
-#: Evaluated at RCPT TO unless smtpd_delay_reject = no.
-_DELAYED: Final = frozenset({"CONNECT", "EHLO", "HELO", "MAIL"})
 
 
 def main_cf_lines(served: Served, queue_directory: str = QUEUE_DIRECTORY) -> list[str]:
@@ -124,7 +120,7 @@ def _map_warnings(served: Served, one: MapConfig) -> Iterator[str]:
 
 def _policy_warnings(served: Served) -> Iterator[str]:
     listener = served.listener
-    if listener.stage in _DELAYED:
+    if listener.stage in DELAYED:
         yield (
             f"{listener.endpoint}: stage {listener.stage} needs `smtpd_delay_reject = no`; with the default, "
             f"yes, smtpd(8) asks {STAGES[listener.stage]} at RCPT"

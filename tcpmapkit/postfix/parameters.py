@@ -11,9 +11,11 @@ from typing import Final
 
 import attrs
 
+from tcpmapkit.protocols.policy import Stage
 from tcpmapkit.search import Search
 
 __all__ = [
+    "DELAYED",
     "PARAMETERS",
     "REFUSING",
     "RESTRICTION_LISTS",
@@ -134,7 +136,7 @@ REFUSING: Final[Mapping[str, str]] = MappingProxyType(
 
 #: protocol_state -> the restriction list that is asked at it, ``smtpd_delay_reject = no`` provided for
 #: those before RCPT (SMTPD_POLICY_README).
-STAGES: Final[Mapping[str, str]] = MappingProxyType(
+STAGES: Final[Mapping[Stage, str]] = MappingProxyType(
     {
         "CONNECT": "smtpd_client_restrictions",
         "EHLO": "smtpd_helo_restrictions",
@@ -147,6 +149,10 @@ STAGES: Final[Mapping[str, str]] = MappingProxyType(
         "ETRN": "smtpd_etrn_restrictions",
     }
 )
+
+#: The stages whose lists are evaluated at RCPT unless ``smtpd_delay_reject = no``.
+DELAYED: Final[frozenset[Stage]] = frozenset({"CONNECT", "EHLO", "HELO", "MAIL"})
+
 RESTRICTION_LISTS: Final = frozenset({*STAGES.values(), "smtpd_relay_restrictions"})
 
 

@@ -12,7 +12,7 @@ import attrs
 
 from tcpmapkit.config import Endpoint, MapConfig
 from tcpmapkit.config.mistakes import did_you_mean
-from tcpmapkit.postfix.parameters import REFUSING, RESTRICTION_LISTS, STAGES, find_parameter, misfit
+from tcpmapkit.postfix.parameters import DELAYED, REFUSING, RESTRICTION_LISTS, STAGES, find_parameter, misfit
 from tcpmapkit.postfix.postconf import Postconf
 from tcpmapkit.postfix.references import Reference, Strange, find_references
 from tcpmapkit.postfix.served import Served
@@ -205,7 +205,7 @@ def _stage(postconf: Postconf, one: Pointing) -> Iterator[Row]:
         delayed = postconf.value("smtpd_delay_reject", one.service).lower() == "yes"
     except NotUnderstood:
         return
-    if states <= {"CONNECT", "EHLO", "HELO", "MAIL"} and delayed:
+    if states <= DELAYED and delayed:
         states = {"RCPT"}
         where += " with smtpd_delay_reject = yes"
     if stage not in states:

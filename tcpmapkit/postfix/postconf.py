@@ -12,7 +12,10 @@ import attrs
 from tcpmapkit.postfix.values import NotUnderstood, expand
 from tcpmapkit.resolvers.postfix_lines import WHITE_SPACE, logical_lines
 
-__all__ = ["DEFAULTS", "Postconf", "Service", "parse_postconf"]
+__all__ = ["DEFAULTS", "QUEUE_DIRECTORY", "Postconf", "Service", "parse_postconf"]
+
+QUEUE_DIRECTORY: Final = "/var/spool/postfix"
+"""Where relative paths begin, by default."""
 
 #: Postfix's defaults (postconf(5)) for what ``postconf -n`` leaves out.
 DEFAULTS: Final[Mapping[str, str]] = MappingProxyType(
@@ -25,7 +28,7 @@ DEFAULTS: Final[Mapping[str, str]] = MappingProxyType(
         "parent_domain_matches_subdomains": "debug_peer_list,fast_flush_domains,mynetworks,"
         "permit_mx_backup_networks,qmqpd_authorized_clients,relay_domains,smtpd_access_maps",
         "propagate_unmatched_extensions": "canonical, virtual",
-        "queue_directory": "/var/spool/postfix",
+        "queue_directory": QUEUE_DIRECTORY,
         "recipient_delimiter": "",
         "smtpd_delay_reject": "yes",
         "smtpd_policy_service_default_action": "451 4.3.5 Server configuration problem",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 from tcpmapkit.protocols.actions import NO_ACTION, is_none
 from tcpmapkit.protocols.framing import SILENCE, Lookup, ProtocolError
@@ -23,6 +23,7 @@ __all__ = [
     "MAX_REPLY",
     "MAX_REQUEST",
     "PolicyCodec",
+    "Stage",
     "decode",
     "encode",
     "encode_request",
@@ -64,6 +65,9 @@ ATTRIBUTES: Final = (
     "tls_sni",
 )
 """The attributes that Postfix sends (3.12 sends them all), in the order of its manual."""
+
+Stage = Literal["CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN"]
+"""The values of ``protocol_state``."""
 
 MAX_REQUEST: Final = 1 << 16
 """Bytes of a request, its empty line included."""
