@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Final
 
@@ -19,8 +19,6 @@ Read = Callable[[str, str], str]
 
 _PREFIX: Final = "smtpd_policy_service_"
 
-_USES_DELIMITER: Final = frozenset({"address", "virtual", "canonical", "generic", "transport", "access"})
-_USES_LOCAL_DOMAINS: Final = frozenset({"address", "virtual", "canonical", "generic"})
 #: `search` -> its word in parent_domain_matches_subdomains.
 _PARENT: Final = {"access": "smtpd_access_maps", "domain": "relay_domains", "transport": "transport_maps"}
 
@@ -86,25 +84,16 @@ def _policy(read: Read, one: Pointing) -> Iterator[Row]:
 
 def difference_rows(read: Read, maps: Iterable[MapConfig]) -> Iterator[Row]:
     """Where a setting is not what the maps' options say."""
-    comparisons = (_delimiter, _local_domains, _extension, _subdomains)
     for one in maps:
-        for compare, parameter in zip(comparisons, _COMPARED, strict=True):
+        for parameter, compare in _COMPARISONS.items():
             try:
                 yield from compare(read, one)
             except NotUnderstood as error:
                 yield ("not understood", parameter, f"cannot be compared with map {one.name}: {error}")
 
 
-_COMPARED: Final = (
-    "recipient_delimiter",
-    "mydestination",
-    "propagate_unmatched_extensions",
-    "parent_domain_matches_subdomains",
-)
-
-
 def _delimiter(read: Read, one: MapConfig) -> Iterator[Row]:
-    if one.search not in _USES_DELIMITER:
+    if one.search in (None, "domain"):
         return
     theirs = read("recipient_delimiter", "").strip()
     if set(theirs) != set(one.recipient_delimiter):
@@ -114,7 +103,8 @@ def _delimiter(read: Read, one: MapConfig) -> Iterator[Row]:
 
 def _local_domains(read: Read, one: MapConfig) -> Iterator[Row]:
     """``user`` alone is asked for the domains of mydestination and for $myorigin (resolve_local)."""
-    if one.search not in _USES_LOCAL_DOMAINS:
+    order = one.search_order
+    if order is None or order.bare_is_domain:
         return
     theirs, unclear = set(), []
     for member in split_list(read("mydestination", "")):
@@ -171,3 +161,12 @@ def _subdomains(read: Read, one: MapConfig) -> Iterator[Row]:
 
 def _has(there: bool) -> str:
     return "has" if there else "lacks"
+
+
+#: The parameter that is read first -> what compares a map with it.
+_COMPARISONS: Final[Mapping[str, Callable[[Read, MapConfig], Iterator[Row]]]] = {
+    "recipient_delimiter": _delimiter,
+    "mydestination": _local_domains,
+    "propagate_unmatched_extensions": _extension,
+    "parent_domain_matches_subdomains": _subdomains,
+}
