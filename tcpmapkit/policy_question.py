@@ -82,7 +82,7 @@ class PolicyQuestions:
                 came.set_result(answer)
 
         began = clock()
-        answer = service.put(question, answered)
+        answer = service.ask_map(question, answered)
         outcome = (answer if answer is not None else await came).outcome
         elapsed = clock() - began
         told = service.told(outcome)

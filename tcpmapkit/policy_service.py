@@ -44,26 +44,26 @@ class PolicyService(Service):
         if self.stage is not None and stage != self.stage:
             text = "asked at stage %s, and meant for %s: see the smtpd_*_restrictions in main.cf"
             self._say(f"stage {stage}"[:40], logging.WARNING, text, stage or "?", self.stage)
-        return self.put(self.question(request.attributes), answered)
+        return self.ask_map(self.question(request.attributes), answered)
 
     def question(self, attributes: Mapping[str, str]) -> Query:
         """What the map is asked about a request with these attributes."""
         return self.maps[""].query(policy_key(self.key, attributes), self.protocol, attributes)
 
-    def put(self, question: Query, answered: Callable[[Answer], None]) -> Answer | None:
-        """Ask the map, as `Service.ask` does."""
-        key = question.key
-        if len(key) > MAX_KEY or len(key.encode()) > MAX_KEY:
+    def ask_map(self, question: Query, answered: Callable[[Answer], None]) -> Answer | None:
+        """As `ServedMap.ask`; a key over `MAX_KEY` is a failure."""
+        if len(question.key.encode()) > MAX_KEY:
             return Answer(_KEY_TOO_LONG)
         return self.maps[""].ask(question, answered)
 
     def told(self, outcome: Outcome) -> Outcome:
         """What Postfix is to be told: of a failure the default action, where there is one."""
-        failed = not isinstance(outcome, Found | NotFound)
-        return self.default_action if failed and self.default_action is not None else outcome
+        if isinstance(outcome, Found | NotFound) or self.default_action is None:
+            return outcome
+        return self.default_action
 
     def encode(self, outcome: Outcome, codec: Codec) -> bytes:
-        """The action; of a failure, which Postfix cannot be told, the default action or silence."""
+        """The action; of a failure the default action or silence, and a line in the log."""
         if not isinstance(outcome, Found | NotFound):
             map = self.maps[""].name
             self._say("failed", logging.WARNING, "map %s: a lookup failed: %s", map, outcome.reason)

@@ -53,11 +53,8 @@ domains = ["example.net"]
 """.replace("LONG", "x" * MAX_REPLY)
 
 
-def test_of(attributes: str, expect: str) -> str:
+def written(attributes: str, expect: str) -> str:
     return f"[[listeners.tests]]\nattributes = {{ {attributes} }}\nexpect = {expect}\n"
-
-
-test_of.__test__ = False  # type: ignore[attr-defined]
 
 
 def check(directory: Path, tests: str, *options: str) -> Result:
@@ -81,7 +78,7 @@ RIGHT = [
 
 
 def test_right_answers_are_counted_with_those_of_the_maps(tmp_path: Path) -> None:
-    result = check(tmp_path, "".join(test_of(*one) for one in RIGHT))
+    result = check(tmp_path, "".join(written(*one) for one in RIGHT))
     assert result.exit_code == 0, result.stderr
     assert result.stderr.endswith(f": 2 maps, {len(RIGHT) + 1} tests passed\n")
     assert len(result.stderr.splitlines()) == 1
@@ -105,7 +102,7 @@ def test_right_answers_are_counted_with_those_of_the_maps(tmp_path: Path) -> Non
 def test_a_wrong_answer_is_an_error_at_its_place(
     tmp_path: Path, attributes: str, expect: str, message: str
 ) -> None:
-    result = check(tmp_path, test_of("", '"WARN nobody"') + test_of(attributes, expect))
+    result = check(tmp_path, written("", '"WARN nobody"') + written(attributes, expect))
     assert result.exit_code == 78
     line = SITE[: SITE.index("TESTS")].count("\n") + 6
     place = f"{tmp_path}/tcpmapkit.toml:{line}:10: listeners[1].tests[1].expect: "
@@ -113,11 +110,11 @@ def test_a_wrong_answer_is_an_error_at_its_place(
     assert f"| expect = {expect}\n" in result.stderr
 
 
-FAILING = test_of('client_address = "203.0.113.1", sender = "x@example.net"', "false")
+FAILING = written('client_address = "203.0.113.1", sender = "x@example.net"', "false")
 
 
 def test_a_lookup_that_fails_is_a_warning_whatever_the_default_action_is(tmp_path: Path) -> None:
-    result = check(tmp_path, FAILING + test_of(*RIGHT[0]))
+    result = check(tmp_path, FAILING + written(*RIGHT[0]))
     assert result.exit_code == 0
     [warning] = [line for line in result.stderr.splitlines() if "listeners[1].tests[0].attributes: " in line]
     assert warning.startswith("warning: ")
@@ -126,23 +123,23 @@ def test_a_lookup_that_fails_is_a_warning_whatever_the_default_action_is(tmp_pat
 
 
 def test_offline_it_is_left_out(tmp_path: Path) -> None:
-    result = check(tmp_path, FAILING + test_of(*RIGHT[0]), "--offline")
+    result = check(tmp_path, FAILING + written(*RIGHT[0]), "--offline")
     assert result.exit_code == 0
     assert result.stderr.endswith("2 maps, 2 tests passed, 1 left out (offline)\n")
 
 
 def test_a_key_that_no_map_is_asked_is_a_failure(tmp_path: Path) -> None:
-    result = check(tmp_path, test_of(f'client_address = "{"x" * 10_000}"', "false"))
+    result = check(tmp_path, written(f'client_address = "{"x" * 10_000}"', "false"))
     assert result.exit_code == 0
     assert "the request could not be answered: key too long" in result.stderr
 
 
 async def test_the_tests_of_a_plugins_author_run_them_too() -> None:
-    async with started_file(SITE.replace("TESTS", "".join(test_of(*one) for one in RIGHT))) as maps:
+    async with started_file(SITE.replace("TESTS", "".join(written(*one) for one in RIGHT))) as maps:
         assert await ask(maps["pairs"], "192.0.2.7/") == Found("REJECT spam")
-    for wrong in (test_of("", '"OK"'), FAILING):
+    for wrong in (written("", '"OK"'), FAILING):
         with pytest.raises(ConfigErrors, match=r"the request"):
             async with started_file(SITE.replace("TESTS", wrong)):
                 pass
-    async with started_file(SITE.replace("TESTS", test_of("", '"OK"')), run_tests=False):
+    async with started_file(SITE.replace("TESTS", written("", '"OK"')), run_tests=False):
         pass
