@@ -177,6 +177,23 @@ def test_a_pattern_that_reaches_its_limit_is_neither_met_nor_not_and_is_told_onc
     assert [one.split(": ")[0] for one in told] == ["rule 1", "rule 1"]
 
 
+@pytest.mark.parametrize(
+    ("slow_rules", "outcome"),
+    [(2, Found("NEXT")), (3, TempFail("the rules take too long over this request"))],
+)
+@kinds
+async def test_a_request_over_which_several_patterns_reach_their_limit_fails(
+    kind: type[Answers], slow_rules: int, outcome: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcpmapkit.resolvers.rules.conditions.MATCH_LIMIT", 1000)
+    slow = (Rule("HIT", (Condition("it", regex="^(a+)+$"),)),) * slow_rules
+    found = Rule("NEXT", (Condition("it", map=kind({}, Found("x"))),))
+    resolver: Any = rules((*slow, found))
+    assert await ask(resolver, {"it": "a" * 40 + "!"}) == outcome
+    assert (resolver.gave_up, resolver.too_much) == (slow_rules, slow_rules // 3)
+    assert await ask(resolver, {"it": "!"}) == Found("NEXT")
+
+
 def test_without_pcre2_a_pattern_that_cannot_be_run_alike_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def gone() -> Any:
         raise ImportError("no module named pcre2")
