@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tcpmapkit.postfix.differences import difference_rows, time_out_rows
+from tcpmapkit.postfix.fit import pointing_rows
 from tcpmapkit.postfix.main_cf import main_cf_lines
-from tcpmapkit.postfix.pointing import Row, find_pointing, pointing_rows, unclear_rows
+from tcpmapkit.postfix.pointing import Row, find_pointing
 from tcpmapkit.postfix.postconf import QUEUE_DIRECTORY, Postconf
 from tcpmapkit.postfix.served import Served
 from tcpmapkit.postfix.values import NotUnderstood
@@ -46,6 +47,7 @@ def compare(postconf: Postconf, served: Sequence[Served]) -> Iterator[Row]:
                 yield ("not asked", str(one.listener.endpoint), f"map {each.name}: such as {line}")
     yield from time_out_rows(read, served, pointing)
     yield from difference_rows(read, {each.name: each for one in served for each in one.maps}.values())
-    yield from unclear_rows(postconf)
+    for number, line in postconf.strange:
+        yield ("not understood", f"line {number}", line)
     for name, value in assumed.items():
         yield ("assumed", name, f'"{value}": it is not in the text, so Postfix\'s default')
