@@ -30,7 +30,10 @@ class _Reference:
 
     def _question(self, query: Query) -> Query:
         own = self.map.query(query.key, query.protocol, query.attributes)
-        own.deadline = min(own.deadline, query.deadline)
+        if self.generation.attributes is None:  # a lookup of this query alone
+            own.deadline = min(own.deadline, query.deadline)
+        # Any other may be shared, and what becomes of it is remembered: somebody in a hurry must not make
+        # it fail for all. He stops waiting by himself, and the answer that comes late is there next time.
         own.partial = query.partial
         own.trace = query.trace
         return own

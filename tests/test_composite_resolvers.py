@@ -21,7 +21,7 @@ from tcpmapkit.resolvers.pipe import pipe
 from tcpmapkit.resolvers.union import union
 from tcpmapkit.step import Step
 from tcpmapkit.testing import FakeClock
-from tests.chains import Hangs, a_map, inline, question, turns, waiting, walk
+from tests.chains import Hangs, SaysLater, a_map, inline, question, turns, waiting, walk
 
 DOWN, AWAY = TempFail("down"), PermFail("away")
 JITTERLESS = CacheOptions(jitter=0.0)
@@ -223,13 +223,34 @@ def test_a_map_is_referred_to_as_waiting_when_its_chain_is() -> None:
 
 
 @kinds
-async def test_a_lookup_in_another_map_has_no_more_time_than_the_first_left_it(kinds: Kinds) -> None:
+@pytest.mark.parametrize(("attributes", "allowed"), [((), [5.0, 5.0]), (None, [2.0, 5.0])])
+async def test_a_lookup_in_another_map_that_others_may_share_has_that_maps_own_time(
+    kinds: Kinds, attributes: Any, allowed: list[float]
+) -> None:
     clock = FakeClock()
     step = kinds[0](Found("x"))
-    other = refer_to(a_map(step, clock=clock, deadline=5.0))
+    other = refer_to(a_map(step, clock=clock, deadline=5.0, generation={"attributes": attributes}))
     await ask(other, question(time_left=2.0, clock=clock))
     await ask(other, question(time_left=90.0, clock=clock))
-    assert [query.time_left() for query in step.resolver.queries] == [2.0, 5.0]
+    assert [query.time_left() for query in step.resolver.queries] == allowed
+
+
+async def test_somebody_in_a_hurry_spoils_nobody_elses_answer() -> None:
+    clock = FakeClock()
+    slow = SaysLater(Found("x"))
+    slow.gate.clear()
+    other = a_map(waiting(slow), clock=clock, deadline=5.0, cache=JITTERLESS)
+    hurried = a_map(
+        waiting(refer_to(other), timeout=0.01, on_error="next"), inline(Found("fallback")), clock=clock
+    )
+    assert await hurried.lookup(hurried.query("k")) == Found("fallback")
+    patient = asyncio.ensure_future(other.lookup(other.query("k")))
+    await turns()
+    assert not patient.done()
+    slow.gate.set()
+    assert await patient == Found("x", 300)
+    assert await hurried.lookup(hurried.query("k")) == Found("x", 300)
+    assert len(slow.keys) == 1
 
 
 @kinds
