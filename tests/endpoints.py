@@ -14,7 +14,7 @@ from tcpmapkit.config import Endpoint, ListenerConfig, ServerConfig
 from tcpmapkit.query import Outcome
 from tcpmapkit.server import Server
 from tcpmapkit.testing import FakeClock
-from tests.serving import HeldMap
+from tests.serving import HeldMap, running
 
 KINDS = ("inet", "unix")
 
@@ -37,12 +37,8 @@ async def serving(
     config: ListenerConfig, *maps: HeldMap, clock: FakeClock | None = None, **options: Any
 ) -> AsyncIterator[Server]:
     server = Server(ServerConfig(**options), [(config, maps)], clock=clock or FakeClock())  # type: ignore[arg-type]
-    server.bind()
-    await server.start()
-    try:
+    async with running(server):
         yield server
-    finally:
-        await server.stop()
 
 
 def postfix_name(server: Server) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
@@ -145,3 +146,14 @@ def make_server(
         for endpoint, map in zip(endpoints, maps, strict=True)
     ]
     return Server(ServerConfig(**options), listeners, clock=clock)
+
+
+@asynccontextmanager
+async def running(server: Server) -> AsyncIterator[None]:
+    """Serve as long as this is entered."""
+    server.bind()
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop()

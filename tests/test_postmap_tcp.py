@@ -13,7 +13,7 @@ from tcpmapkit.protocols.tcp_table import MAX_REPLY
 from tcpmapkit.query import Found, PermFail, TempFail
 from tcpmapkit.testing import FakeClock
 from tests.real_postfix import Postfix
-from tests.serving import HeldMap, make_server
+from tests.serving import HeldMap, make_server, running
 
 FITS = "x" * (MAX_REPLY - len("200 \n"))
 
@@ -45,13 +45,9 @@ async def tcp_map(**more: object) -> AsyncIterator[str]:
     """The table's name in main.cf while it is served."""
     table = {key: Found(value) for key, value in TABLE.items()}
     server = make_server(HeldMap(**table, **more), clock=FakeClock())  # type: ignore[arg-type]
-    server.bind()
-    await server.start()
-    try:
+    async with running(server):
         host, port = server.addresses[0][0]
         yield f"tcp:{host}:{port}"
-    finally:
-        await server.stop()
 
 
 def warnings(done: CompletedProcess[bytes]) -> list[str]:

@@ -27,7 +27,7 @@ from tcpmapkit.process import StartError
 from tcpmapkit.query import Found, Query
 from tcpmapkit.server import Server
 from tcpmapkit.testing import FakeClock
-from tests.serving import HeldMap, Transport, make_server
+from tests.serving import HeldMap, Transport, make_server, running
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -45,12 +45,8 @@ def clock() -> FakeClock:
 @asynccontextmanager
 async def serving(*maps: Any, clock: FakeClock, **options: Any) -> AsyncIterator[Server]:
     server = make_server(*maps, clock=clock, **options)
-    server.bind()
-    await server.start()
-    try:
+    async with running(server):
         yield server
-    finally:
-        await server.stop()
 
 
 @asynccontextmanager

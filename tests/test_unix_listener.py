@@ -36,7 +36,7 @@ from tcpmapkit.server import Server
 from tcpmapkit.testing import FakeClock
 from tcpmapkit.unix_socket import UnixSocket
 from tests.real_postfix import Postfix
-from tests.serving import HeldMap
+from tests.serving import HeldMap, running
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 NOBODY = pwd.getpwnam("nobody")
@@ -104,12 +104,8 @@ def server_of(*configs: ListenerConfig, clock: FakeClock | None = None) -> Serve
 @asynccontextmanager
 async def serving(*configs: ListenerConfig) -> AsyncIterator[Server]:
     server = server_of(*configs)
-    server.bind()
-    await server.start()
-    try:
+    async with running(server):
         yield server
-    finally:
-        await server.stop()
 
 
 async def ask(server: Server, listener: int = 0) -> bytes:
