@@ -24,14 +24,15 @@ Path = tuple[str | int, ...]
 class Binding:
     """Makes the values of one step's options: templates compiled with these `variables`; chains of
     steps (with their default ``on_error``) and other maps (by name, and the way to it) built by the
-    two functions. `attributes` are the request attributes that the values made so far read; `named`
-    those of them that the operator has named, and where.
+    two functions. `attributes` are the request attributes that the values made so far read, `templates`
+    the variables of templates among them; `named` the attributes that the operator has named, and where.
     """
 
     variables: tuple[str, ...]
     chain: Callable[[Any, str | None], Any]
     map: Callable[[str, Path], Any]
     attributes: set[str] = attrs.field(factory=set, init=False)
+    templates: set[str] = attrs.field(factory=set, init=False)
     named: list[tuple[Path, str]] = attrs.field(factory=list, init=False)
     _fields: dict[type, tuple[tuple[str, str, Any], ...]] = attrs.field(factory=dict, init=False)
 
@@ -77,6 +78,7 @@ class Binding:
         except ConfigError as error:
             raise ConfigErrors(under(error, *path)) from None
         self.attributes |= template.attributes
+        self.templates |= template.variables
         return template
 
     def _name(self, value: Any, path: Path) -> None:

@@ -66,7 +66,13 @@ def _reads_attributes(map: Map) -> bool:
 
 
 def _unanswerable(listener: ListenerConfig, maps: Mapping[str, Map]) -> Iterable[ConfigError]:
-    """What is wrong with maps that read what this listener's requests have not."""
+    """What is wrong with maps that read what this listener's requests have not, and with none at all."""
+    if listener.map is None and listener.maps is None and not served_maps(listener, maps):
+        yield ConfigError(
+            "there is no map for it to serve",
+            path=listener.path,
+            hint="those that read attributes of a policy request are not for it" if maps else None,
+        )
     for index, name in enumerate(served_maps(listener, maps)):
         if name in maps and _reads_attributes(maps[name]):
             yield ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -23,7 +23,7 @@ from tcpmapkit.protocols.policy import ATTRIBUTES
 from tcpmapkit.query import TempFail
 from tcpmapkit.resolver import Context
 from tcpmapkit.step import InlineStep, OnError, WaitingStep
-from tcpmapkit.template import VARIABLES, Template
+from tcpmapkit.template import KEY_VARIABLES, VARIABLES, Template
 from tcpmapkit.threads import SmallPool
 
 if TYPE_CHECKING:
@@ -138,7 +138,8 @@ class ChainBuilder:
         fold = keys.fold if self.config.fold and traits.folded else None
         special_keys = config.special_keys
         if special_keys is None:
-            special_keys = bool(inner) or resolver_type.special_keys
+            variables = binding.templates if key is None else key.variables
+            special_keys = bool(inner) or resolver_type.special_keys or _is_about_the_request(variables)
         logger = logging.getLogger(f"tcpmapkit.map.{self.config.name}.{name}")
         waits, blocks = _how(resolver)
         common: dict[str, Any] = {
@@ -148,7 +149,7 @@ class ChainBuilder:
             "fold": fold,
             "partial_keys": bool(inner) or resolver_type.partial_keys,
             "special_keys": special_keys,
-            "domains": None if config.domains is None else frozenset(config.domains),
+            "domains": None if config.domains is None else frozenset(map(self._converted, config.domains)),
             "bare_is_domain": order is not None and order.bare_is_domain,
             "key": key,
             "result": result,
@@ -177,6 +178,11 @@ class ChainBuilder:
             BuiltResolver(resolver, context, config.path, pool, _unknown_attributes(config, binding))
         )
         return step, traits
+
+    def _converted(self, domain: str) -> str:
+        """A domain in the form in which the map is asked for it."""
+        form = self.config.idna
+        return domain if form is None else keys.fold(keys.convert_domain(domain, form))
 
     def _name(self, config: StepConfig) -> str:
         """The step's name, or its type with a number where the map has several."""
@@ -243,6 +249,12 @@ def _unknown_attributes(config: StepConfig, binding: Binding) -> tuple[str, ...]
             where = format_path((*config.path, *path))
             warnings.append(f"{where}: Postfix sends no attribute {name!r}{f' ({hint})' if hint else ''}")
     return tuple(warnings)
+
+
+def _is_about_the_request(variables: Set[str]) -> bool:
+    """Whether what a step asks is made of a policy request's attributes alone: an empty key of the
+    listener's then says nothing about it."""
+    return bool(variables) and variables.isdisjoint(KEY_VARIABLES)
 
 
 def _template(config: StepConfig, option: str, variables: tuple[str, ...], default: str) -> Template | None:

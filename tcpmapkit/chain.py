@@ -12,7 +12,7 @@ from typing import Any, Literal
 import attrs
 
 from tcpmapkit.query import Failure, Found, Miss, NotFound, Outcome, PermFail, Query, TempFail
-from tcpmapkit.step import MISS, NOT_ASKED, InlineStep, NotAsked, Step, StepAnswer, WaitingStep
+from tcpmapkit.step import MISS, InlineStep, NotAsked, Step, StepAnswer, WaitingStep
 
 __all__ = ["InlineChain", "WaitingChain", "compile_chain"]
 
@@ -71,7 +71,7 @@ class InlineChain:
         steps = iter(self.steps)
         for step in steps:
             answer = step.resolve(query)
-            if answer is MISS or answer is NOT_ASKED:
+            if answer is MISS or type(answer) is NotAsked:
                 continue  # leaves nothing to be weighed with what comes
             if type(answer) is Found:
                 query.answered_by = step.name

@@ -10,7 +10,7 @@ from tcpmapkit.protocols import PROTOCOLS
 from tcpmapkit.protocols.actions import smtpd_does
 from tcpmapkit.protocols.framing import SILENCE
 from tcpmapkit.query import Found, Miss, NotFound, Outcome, Query, TempFail
-from tcpmapkit.step import StepTrace
+from tcpmapkit.step import NotAsked, StepTrace
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig
@@ -95,8 +95,8 @@ def _asked(own: str, trace: Iterable[Any]) -> Iterator[Row]:
 
 
 def _step(step: StepTrace) -> Sequence[str]:
-    if step.outcome is None:
-        return step.step, "not asked"
+    if isinstance(step.outcome, NotAsked):
+        return step.step, "not asked", step.outcome.why
     return step.step, f"asked {step.key!r}", _outcome(step.outcome), _milliseconds(step.elapsed)
 
 

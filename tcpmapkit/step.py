@@ -36,7 +36,6 @@ from tcpmapkit.threads import SmallPool, TooBusy
 __all__ = [
     "INTERNAL_ERROR",
     "MISS",
-    "NOT_ASKED",
     "SLOW_CALL",
     "InlineStep",
     "NotAsked",
@@ -64,11 +63,17 @@ _STRAY: Final = (asyncio.CancelledError, SystemExit)
 
 
 @final
+@attrs.frozen(eq=False)
 class NotAsked:
-    """The query is not for this step: no miss of its own, which `authoritative` would make final."""
+    """The query is not for this step, and why: no miss of its own, which `authoritative` would make
+    final."""
+
+    why: str
 
 
-NOT_ASKED: Final = NotAsked()
+_PARTIAL: Final = NotAsked("partial key")
+_SPECIAL: Final = NotAsked("special key")
+_ELSEWHERE: Final = NotAsked("not in its domains")
 
 #: What a step tells its chain.
 StepAnswer = Outcome | Miss | NotAsked
@@ -78,13 +83,13 @@ StepAnswer = Outcome | Miss | NotAsked
 class StepTrace:
     """What one step did, for ``query --explain``.
 
-    `outcome` is None when the step was not asked; `elapsed` is in seconds; `map` is the name of the map
+    `outcome` says why when the step was not asked; `elapsed` is in seconds; `map` is the name of the map
     whose step it is.
     """
 
     step: str
     key: str
-    outcome: Outcome | Miss | None
+    outcome: StepAnswer
     elapsed: float
     map: str = ""
 
@@ -120,11 +125,11 @@ class Step:
         """The query as this step's templates see it: its key folded; or that it is not for this step."""
         key = query.key
         if query.partial and not self.partial_keys:
-            return NOT_ASKED
+            return _PARTIAL
         if not self.special_keys and key in SPECIAL_KEYS:
-            return NOT_ASKED
-        if self.domains is not None and not self._covers(host_or_domain(key, self.bare_is_domain)):
-            return NOT_ASKED
+            return _SPECIAL
+        if self.domains is not None and not self._covers(key):
+            return _ELSEWHERE
         fold = self.fold
         if fold is not None and query.unchanged_by is not fold:
             folded = fold(key)
@@ -143,11 +148,13 @@ class Step:
         # An attribute of a request comes in the client's case.
         return own.with_key(key if self.fold is None else self.fold(key))
 
-    def _covers(self, domain: str | None) -> bool:
+    def _covers(self, key: str) -> bool:
         assert self.domains is not None
+        domain = host_or_domain(key, self.bare_is_domain)
         if domain is None:
             return False
-        if domain in self.domains:
+        # The partial key .example.org is example.org's, and stands for its subdomains.
+        if domain in self.domains or (key.startswith(".") and f".{domain}" in self.domains):
             return True
         while (dot := domain.find(".", 1)) >= 0:
             domain = domain[dot:]
@@ -211,9 +218,8 @@ class Step:
 
     def _traced(self, query: Query, asked: Query | None, answer: StepAnswer, began: float) -> StepAnswer:
         assert query.trace is not None
-        outcome = None if isinstance(answer, NotAsked) else answer
         key = asked.key if asked is not None else query.key
-        query.trace.append(StepTrace(self.name, key, outcome, query.clock() - began, query.map))
+        query.trace.append(StepTrace(self.name, key, answer, query.clock() - began, query.map))
         return answer
 
 
@@ -230,7 +236,7 @@ class InlineStep(Step):
         asked: Query | None = None
         answer: StepAnswer
         if type(own) is NotAsked:
-            answer = NOT_ASKED
+            answer = own
         else:
             assert type(own) is Query
             try:
@@ -266,7 +272,7 @@ class WaitingStep(Step):
         asked: Query | None = None
         answer: StepAnswer
         if isinstance(own, NotAsked):
-            answer = NOT_ASKED
+            answer = own
         else:
             asked = self._to_ask(own)
             answer = self._finish(None, own) if asked is None else await self._ask(asked, own)

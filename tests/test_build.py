@@ -223,6 +223,18 @@ def test_fold_false_folds_nothing(tmp_path: Path) -> None:
             ("listeners", 0, "map"),
             "map a reads attributes of a policy request",
         ),
+        (
+            '[[listeners]]\nprotocol = "socketmap"\nendpoint = "inet:127.0.0.1:1"\n'
+            '[maps.a]\nresolvers = [{ type = "reader" }]\n',
+            ("listeners", 0),
+            "there is no map for it to serve",
+        ),
+        (
+            '[[listeners]]\nprotocol = "socketmap"\nendpoint = "inet:127.0.0.1:1"\nmaps = ["b"]\n'
+            '[maps.b]\nresolvers = [{ type = "reader" }]\n',
+            ("listeners", 0, "maps", 0),
+            "map b reads attributes of a policy request",
+        ),
     ],
 )
 def test_what_only_building_shows_is_told_with_its_path(

@@ -314,6 +314,9 @@ LISTENER = '[maps.m]\nresolvers = [{type = "nothing"}]\n[[listeners]]\nmap = "m"
             "10:7: listeners[0].stage: 'rcpt' is not 'CONNECT' or 'EHLO' or 'HELO' or 'MAIL' or 'RCPT' or 'DATA'"
             " or 'END-OF-MESSAGE' or 'VRFY' or 'ETRN'",
         ]),
+        (STEP + "type='nothing'\n[[listeners]]\nprotocol='policy'\nmap='m'\nendpoint='unix:x'\ndefault_action='" + "x" * 70000 + "'", [
+            "8:16: listeners[0].default_action: no reply can carry so long an action",
+        ]),
         ("[maps.m]\nlocal_domains=['a@b']\npropagate_extension=true\nresolvers=[{type='nothing'}]", [
             "2:1: maps.m.local_domains: without effect here (it belongs to search = \"address\", \"virtual\", \"canonical\", \"generic\")",
             "2:16: maps.m.local_domains[0]: not a domain (such as \"example.org\", \".example.org\")",

@@ -255,6 +255,20 @@ search = "domain"
 type = "static"
 entries = { "xn--strae-oqa.example" = "OK", "strasse.example" = "other" }
 
+[maps.for_domains]
+idna = "alabel"
+[[maps.for_domains.resolvers]]
+type = "static"
+value = "for it"
+domains = ["b\u00fccher.example"]
+
+[maps.for_subdomains]
+search = "transport"
+[[maps.for_subdomains.resolvers]]
+type = "static"
+entries = { ".example.org" = "smtp:x", "example.org" = "no" }
+domains = [".example.org"]
+
 [maps.local]
 idna = "alabel"
 search = "address"
@@ -279,6 +293,10 @@ entries = { joe = "found" }
         ("idna", "a.STRA\u00dfE.example", "OK"),
         ("idna", "strasse.example", "other"),
         ("local", "joe@B\u00dccher.example", "found"),
+        ("for_domains", "joe@B\u00dccher.example", "for it"),
+        ("for_domains", "joe@a.xn--bcher-kva.example", None),
+        ("for_subdomains", "joe@a.example.org", "smtp:x"),
+        ("for_subdomains", "joe@example.org", None),
     ],
 )
 async def test_a_configuration_searches_as_it_says(map: str, key: str, expected: str | None) -> None:

@@ -187,6 +187,29 @@ def test_a_chain_reads_what_its_steps_templates_and_options_name(
     assert built.maps["m"].current.attributes == (None if attributes is None else tuple(attributes.split()))
 
 
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ('key = "{client_address}"', "192.0.2.1"),
+        ('key = "{client_address}/{sender}"', "192.0.2.1/s"),
+        ('key = "{client_address}", special_keys = false', None),
+        ('key = "{key}{client_address}"', None),
+        ("", None),
+        ("special_keys = true", None),
+    ],
+)
+async def test_an_empty_key_keeps_no_step_from_asking_for_an_attribute(
+    options: str, found: str | None
+) -> None:
+    text = f"""[maps.m]
+resolvers = [{{ type = "python", callable = "builtins:str", inline = true, {options} }}]
+"""
+    async with started_file(text) as maps:
+        question = maps["m"].query("", "policy", {"client_address": "192.0.2.1", "sender": "s"})
+        outcome = await maps["m"].lookup(question)
+        assert (outcome.value if isinstance(outcome, Found) else None) == found
+
+
 def test_the_tables_of_an_option_are_handed_over_finished(tmp_path: Path) -> None:
     text = """
 [maps.m]

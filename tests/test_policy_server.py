@@ -100,7 +100,7 @@ async def test_requests_on_their_way_together_are_answered_in_order(server: Serv
         await peer.read(OK + ANSWERED + DUNNO + OK * 600)
 
 
-@pytest.mark.parametrize("key", ["192.0.2.2", "192.0.2.3", "192.0.2.4", "bug", "x" * 10_001])
+@pytest.mark.parametrize("key", ["192.0.2.2", "192.0.2.3", "192.0.2.4", "bug", "x" * 10_001, "\u00e9" * 6000])
 async def test_a_failure_closes_without_a_byte_after_the_replies_before_it(
     server: Server, clients: HeldMap, key: str, caplog: pytest.LogCaptureFixture
 ) -> None:

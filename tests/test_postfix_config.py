@@ -386,6 +386,8 @@ def test_virtual_mailbox_maps_are_refused_by_virtual_alone(transport: str) -> No
 
 def test_a_domain_of_ours_that_postfix_does_not_have_is_told() -> None:
     one = make_map(local_domains=("Example.org", "example.net", "[192.0.2.1]"))
+    here = "mydestination = $myhostname, localhost.$mydomain, localhost, [192.0.2.1]\n"
+    assert "[192.0.2.1]" not in str(rows(here, tcp_table(one)))
     assert rows("", tcp_table(one)) == [
         (
             "differs",

@@ -13,7 +13,7 @@ import pytest
 from tcpmapkit import Found, LookupPermFail, LookupTempFail, Miss, NotFound, PermFail, TempFail
 from tcpmapkit.keys import fold
 from tcpmapkit.query import Query
-from tcpmapkit.step import INTERNAL_ERROR, NOT_ASKED, SLOW_CALL, Step, WaitingStep
+from tcpmapkit.step import INTERNAL_ERROR, SLOW_CALL, NotAsked, Step, WaitingStep
 from tcpmapkit.template import KEY_VARIABLES, Template
 from tcpmapkit.testing import FakeClock
 from tcpmapkit.threads import SmallPool
@@ -101,7 +101,7 @@ async def test_a_query_that_is_not_for_a_step_says_nothing_even_of_an_authoritat
     make: MakeStep, options: dict[str, Any], key: str, partial: bool, authoritative: bool
 ) -> None:
     step = make(Found("x"), authoritative=authoritative, **options)
-    assert await ask(step, question(key, partial=partial)) is NOT_ASKED
+    assert type(await ask(step, question(key, partial=partial))) is NotAsked
     assert step.resolver.keys == []
 
 
@@ -173,7 +173,21 @@ async def test_failures_count_the_same_returned_as_raised(
 
 @both_kinds
 @pytest.mark.parametrize(
-    "rubbish", ["text", b"x", True, False, 0, (), ("x",), {}, object(), Found, ValueError, NOT_ASKED]
+    "rubbish",
+    [
+        "text",
+        b"x",
+        True,
+        False,
+        0,
+        (),
+        ("x",),
+        {},
+        object(),
+        Found,
+        ValueError,
+        NotAsked("no resolver says so"),
+    ],
 )
 async def test_anything_else_is_a_bug_of_the_resolver_logged_by_name(
     make: MakeStep, rubbish: object, caplog: pytest.LogCaptureFixture
@@ -256,9 +270,12 @@ async def test_what_was_asked_is_traced_with_its_time(make: MakeStep) -> None:
     query = question("A@example.org", clock=clock, trace=trace)
     await ask(make(slow, name="first", fold=fold), query)
     await ask(make(slow, name="second", special_keys=False), query.with_key("*"))
-    assert [(one.step, one.key, one.outcome, one.elapsed) for one in trace] == [
+    outcomes = [one.outcome.why if isinstance(one.outcome, NotAsked) else one.outcome for one in trace]
+    assert [
+        (one.step, one.key, outcome, one.elapsed) for one, outcome in zip(trace, outcomes, strict=True)
+    ] == [
         ("first", "a@example.org", Found("x"), 0.5),
-        ("second", "*", None, 0.0),
+        ("second", "*", "special key", 0.0),
     ]
 
 

@@ -12,7 +12,7 @@ import attrs
 
 from tcpmapkit.bench.latencies import Latencies
 from tcpmapkit.query import Failure, Found
-from tcpmapkit.step import StepTrace
+from tcpmapkit.step import NotAsked, StepTrace
 
 if TYPE_CHECKING:
     from tcpmapkit.maps import Map
@@ -55,7 +55,7 @@ async def ask_steps(map: Map, keys: Iterable[str], go_on: Callable[[], bool]) ->
 
 
 def _add(figures: StepFigures, trace: StepTrace) -> None:
-    if trace.outcome is None:
+    if isinstance(trace.outcome, NotAsked):
         figures.passed_by += 1
         return
     figures.latencies.add(trace.elapsed)

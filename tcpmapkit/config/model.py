@@ -22,6 +22,8 @@ from tcpmapkit.errors import ConfigError
 from tcpmapkit.keys import convert_domain, fold
 from tcpmapkit.option import Duration, option, positive
 from tcpmapkit.protocols.policy import Stage
+from tcpmapkit.protocols.policy import encode as policy_reply
+from tcpmapkit.query import Found
 from tcpmapkit.search import Search, SearchOrder
 
 __all__ = [
@@ -64,6 +66,8 @@ def _delimiters(instance: object, attribute: Any, value: str) -> None:
 def _action(instance: object, attribute: Any, value: str) -> None:
     if not value.strip() or any(character in value for character in "\r\n\0"):
         raise ValueError("an action is one line of text")
+    if not policy_reply(Found(value)):
+        raise ValueError("no reply can carry so long an action")
 
 
 def _domains(instance: object, attribute: Any, value: tuple[str, ...] | None) -> None:

@@ -117,14 +117,16 @@ def _local_domains(read: Read, one: MapConfig) -> Iterator[Row]:
         unclear.append(origin)
     else:
         theirs.add(origin)
-    ours = {domain.lower() for domain in one.local_domains if not domain.startswith("[")}
+    ours = {domain.lower() for domain in one.local_domains}
     if unclear:
         text = f"{' '.join(unclear)}: a table, file or pattern; compare it with map {one.name} by hand"
         yield ("not understood", "mydestination", text)
     for domain in sorted(theirs - ours):
         text = f"{domain} is not among the local_domains of map {one.name}"
         yield ("differs", "myorigin" if domain == origin else "mydestination", text)
-    for domain in sorted(ours - theirs) if not unclear else ():
+    # The literals of inet_interfaces' addresses are local without being named.
+    named = {domain for domain in ours if not domain.startswith("[")}
+    for domain in sorted(named - theirs) if not unclear else ():
         text = f"{domain} is among the local_domains of map {one.name}, and not in mydestination or myorigin"
         yield ("differs", "mydestination", text)
 
