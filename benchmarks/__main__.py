@@ -41,6 +41,12 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def _without_place(given: Sequence[str]) -> list[str]:
+    """The arguments that make a difference to what is measured."""
+    places = [at for at, word in enumerate(given) if word == "--output"]
+    return [word for at, word in enumerate(given) if at not in places and at - 1 not in places]
+
+
 def main(given: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if given is None else given
     options = arguments(given)
@@ -72,7 +78,7 @@ def main(given: Sequence[str] | None = None) -> int:
         missing["Postfix's own tables"] = asked
         asked = []
     how = {
-        "command": "`./dev bench" + (f" {' '.join(given)}`" if given else "`"),
+        "command": f"`{' '.join(['./dev bench', *_without_place(given)])}`",
         **machine(),
         "cores": f"{os.cpu_count()}; server and load share one; load average {began[0]:.1f} at the start,"
         f" {os.getloadavg()[0]:.1f} at the end",
