@@ -22,10 +22,9 @@ from tcpmapkit.unix_socket import UnixSocket
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig
+    from tcpmapkit.config.scalars import Network
 
-__all__ = ["BACKLOG", "Address", "Listener", "Network", "is_allowed", "is_waiting"]
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+__all__ = ["BACKLOG", "Address", "Listener", "is_allowed", "is_waiting"]
 
 Address = tuple[Any, ...]
 """Host and port, or the path of a unix socket alone."""

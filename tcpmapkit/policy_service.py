@@ -14,24 +14,18 @@ from tcpmapkit.query import Found, NotFound, Outcome, Query, TempFail
 from tcpmapkit.service import Service
 from tcpmapkit.template import Template
 
-__all__ = ["PolicyService", "policy_key"]
+__all__ = ["PolicyService"]
 
 _KEY_TOO_LONG: Final = TempFail("key too long")
-
-
-def policy_key(template: Template, attributes: Mapping[str, str]) -> str:
-    """What a listener's ``key`` makes of a request; an attribute that is absent or empty is empty text."""
-    question = Query("", attributes=attributes)
-    return "".join(text or "" for _, text in template.texts(question))
 
 
 @attrs.define(eq=False, kw_only=True)
 class PolicyService(Service):
     """A `Service` of the requests of smtpd(8).
 
-    `key` makes the key of a request; `default_action` is told when a lookup fails, None for nothing;
-    `stage` is the ``protocol_state`` that requests should come from, None for any. Nothing is kept
-    ready: a request is never the same twice.
+    `key` makes the key of a request, in which an attribute that is absent is empty text; `default_action`
+    is told when a lookup fails, None for nothing; `stage` is the ``protocol_state`` that requests should
+    come from, None for any. Nothing is kept ready: a request is never the same twice.
     """
 
     key: Template
@@ -48,7 +42,9 @@ class PolicyService(Service):
 
     def question(self, attributes: Mapping[str, str]) -> Query:
         """What the map is asked about a request with these attributes."""
-        return self.maps[""].query(policy_key(self.key, attributes), self.protocol, attributes)
+        texts = self.key.texts(Query("", attributes=attributes))
+        key = "".join(text or "" for _, text in texts)
+        return self.maps[""].query(key, self.protocol, attributes)
 
     def ask_map(self, question: Query, answered: Callable[[Answer], None]) -> Answer | None:
         """As `ServedMap.ask`; a key over `MAX_KEY` is a failure."""
