@@ -176,6 +176,9 @@ def _hand_over(path: Path, config: ListenerConfig, uid: int, gid: int) -> None:
     except NotImplementedError:  # it is a link now, or there is neither fchmodat2(2) nor /proc
         raise _Refused("the mode cannot be set without following a link") from None
     if (uid, gid) == (-1, -1):
+        # A directory with the setgid bit may have given its group.
+        if path.lstat().st_uid == path.lstat().st_gid == 0 and not config.mode & 0o006:
+            _log.warning("%s: root's own, so Postfix cannot connect: set group, or owner", config.endpoint)
         return
     try:
         os.chown(path, uid, gid, follow_symlinks=False)

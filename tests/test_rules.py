@@ -399,6 +399,11 @@ ONE = "a condition has exactly one of equals, regex, cidr, compare and map"
         ('attribute = "a", equals = 5', ("equals",), "expected a string, not an integer"),
         ('attribute = "a", regex = "("', ("regex",), "error in regex at offset 1"),
         ('attribute = "a", regex = "!"', ("regex",), "there is no regular expression in it"),
+        (
+            'attribute = "a", regex = "/^dsl-/i"',
+            ("regex",),
+            "it stands here without slashes; a slash at both ends is written [/]...[/]",
+        ),
         ('attribute = "a", regex = "a\\u0000"', ("regex",), "NUL in a pattern"),
         ('attribute = "a", cidr = "192.0.2.1/24"', ("cidr",), "non-null host address bits"),
         ('attribute = "a", cidr = "mail.example.org"', ("cidr",), "bad address pattern"),

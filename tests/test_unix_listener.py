@@ -275,6 +275,18 @@ def test_root_gives_the_socket_to_the_owner_and_the_group(
 
 
 @AS_ROOT
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [({}, True), ({"mode": 0o666}, False), ({"group": "daemon"}, False), ({"owner": "daemon"}, False)],
+)
+def test_a_socket_that_only_root_can_open_is_warned_about(
+    path: Path, options: dict[str, Any], told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with bound(path, **options):
+        assert ("so Postfix cannot connect" in caplog.text) is told
+
+
+@AS_ROOT
 def test_whom_the_mode_keeps_out_cannot_connect(path: Path) -> None:
     with bound(path, group="daemon"), without_root():
         assert refuses(path) == errno.EACCES
@@ -549,6 +561,7 @@ async def test_a_file_that_is_gone_already_is_no_failure(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(config_of(path)):
+        caplog.clear()
         path.unlink()
     assert caplog.records == []
 
@@ -558,6 +571,7 @@ async def test_a_file_that_a_dropped_user_cannot_remove_is_left_for_the_next_sta
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="tcpmapkit")
     one = UnixSocket.bind(config_of(path), BACKLOG)
+    caplog.clear()
     directory.chmod(0o555)
     try:
         with without_root():

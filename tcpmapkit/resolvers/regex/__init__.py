@@ -26,6 +26,7 @@ from tcpmapkit.resolvers.regex.rules import (
     Rules,
     answer,
     check_flags,
+    check_no_delimiters,
     compile_pattern,
     compile_result,
 )
@@ -130,6 +131,7 @@ class Regex:
             option = "pattern"
             if "\0" in rule.pattern:
                 raise PatternError("NUL in a pattern")
+            check_no_delimiters(rule.pattern)
             pattern = compile_pattern(
                 _latin(rule.pattern), rule.flags, self._syntax(), engine, captures=bool(highest)
             )

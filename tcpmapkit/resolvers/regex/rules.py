@@ -5,6 +5,7 @@ Text is bytes as Latin-1 throughout, since Postfix's tables are bytes.
 
 from __future__ import annotations
 
+import re
 import string
 from typing import Any
 
@@ -88,6 +89,13 @@ class Block:
 
 
 Rules = tuple[Rule | Block, ...]
+
+
+def check_no_delimiters(pattern: str) -> None:
+    """Raises `PatternError` for a pattern written as in a table's file: its slashes would match slashes,
+    and hardly any key has those."""
+    if re.fullmatch(r"/.*/[a-zA-Z]*", pattern, re.DOTALL):
+        raise PatternError("it stands here without slashes; a slash at both ends is written [/]...[/]")
 
 
 def check_flags(flags: str, syntax: str) -> None:

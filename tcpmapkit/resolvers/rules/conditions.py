@@ -14,7 +14,7 @@ from tcpmapkit.resolvers.cidr import FirstMatch, parse_address, parse_network
 from tcpmapkit.resolvers.regex.effort import MATCH_LIMIT, Effort
 from tcpmapkit.resolvers.regex.engine import best_engine
 from tcpmapkit.resolvers.regex.rules import Condition as Matching
-from tcpmapkit.resolvers.regex.rules import compile_pattern
+from tcpmapkit.resolvers.regex.rules import check_no_delimiters, compile_pattern
 from tcpmapkit.resolvers.regex.tree import PatternError, Untranslatable
 
 __all__ = ["Condition", "Test"]
@@ -56,6 +56,7 @@ def matching(text: str) -> Test:
     latin = pattern.encode().decode("latin-1")
     effort = Effort(MATCH_LIMIT)
     try:
+        check_no_delimiters(pattern)
         compiled = compile_pattern(latin, "", "pcre", best_engine(effort), captures=False)
     except PatternError as error:
         raise ConfigError(str(error)) from None
