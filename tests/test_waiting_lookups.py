@@ -203,3 +203,16 @@ async def test_a_thousand_lookups_under_way_leave_nothing_behind_at_the_end(
         answers = await begin(map, held)
         await site.maps.stop()
         assert [type(answer.outcome) for answer in answers] == [TempFail] * MANY
+
+
+@pytest.mark.parametrize("kind", ["http", "dns"])
+async def test_a_second_thousand_holds_no_more_than_the_first(kind: str, tmp_path: Path) -> None:
+    async with source(kind) as held, opened(tmp_path, held, kind) as (_, map, _before):
+        at_once = []
+        for _ in range(2):
+            held.waiting.clear()
+            answers = await begin(map, held)
+            at_once.append(Census.taken())
+            held.release()
+            await turns_until(lambda answers=answers: len(answers) == MANY)  # type: ignore[misc]
+        assert at_once[1] == at_once[0]
