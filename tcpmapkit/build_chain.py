@@ -130,6 +130,7 @@ class ChainBuilder:
         except ConfigError as error:
             self.assembly.errors.extend(under(error, *config.path))
             return None
+        domains = None if config.domains is None else frozenset(map(self.config.converted, config.domains))
         away = self.assembly.offline and not inner and inspect.iscoroutinefunction(resolver.resolve)
         if away:
             resolver = _Offline()
@@ -149,7 +150,7 @@ class ChainBuilder:
             "fold": fold,
             "partial_keys": bool(inner) or resolver_type.partial_keys,
             "special_keys": special_keys,
-            "domains": None if config.domains is None else frozenset(map(self._converted, config.domains)),
+            "domains": domains,
             "bare_is_domain": order is not None and order.bare_is_domain,
             "key": key,
             "result": result,
@@ -178,11 +179,6 @@ class ChainBuilder:
             BuiltResolver(resolver, context, config.path, pool, _unknown_attributes(config, binding))
         )
         return step, traits
-
-    def _converted(self, domain: str) -> str:
-        """A domain in the form in which the map is asked for it."""
-        form = self.config.idna
-        return domain if form is None else keys.fold(keys.convert_domain(domain, form))
 
     def _name(self, config: StepConfig) -> str:
         """The step's name, or its type with a number where the map has several."""

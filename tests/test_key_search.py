@@ -260,7 +260,7 @@ idna = "alabel"
 [[maps.for_domains.resolvers]]
 type = "static"
 value = "for it"
-domains = ["b\u00fccher.example"]
+domains = ["b\u00fccher.example", "Stra\u00dfe.example"]
 
 [maps.for_subdomains]
 search = "transport"
@@ -295,6 +295,8 @@ entries = { joe = "found" }
         ("local", "joe@B\u00dccher.example", "found"),
         ("for_domains", "joe@B\u00dccher.example", "for it"),
         ("for_domains", "joe@a.xn--bcher-kva.example", None),
+        ("for_domains", "joe@STRA\u00dfE.example", "for it"),
+        ("for_domains", "joe@strasse.example", None),
         ("for_subdomains", "joe@a.example.org", "smtp:x"),
         ("for_subdomains", "joe@example.org", None),
     ],

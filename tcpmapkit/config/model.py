@@ -223,13 +223,16 @@ class MapConfig:
     cache_written: bool = attrs.field(default=False, metadata=INTERNAL)
     path: tuple[str | int, ...] = attrs.field(default=(), metadata=INTERNAL)
 
+    def converted(self, domain: str) -> str:
+        """A domain as the map's chain is asked for it: in the form that `idna` says, then folded."""
+        return fold(domain if self.idna is None else convert_domain(domain, self.idna))
+
     @property
     def search_order(self) -> SearchOrder | None:
         """The search order that the options describe."""
         if self.search is None:
             return None
-        form = self.idna
-        local = frozenset(fold(convert_domain(one, form) if form else one) for one in self.local_domains)
+        local = frozenset(map(self.converted, self.local_domains))
         delimiters, subdomains = self.recipient_delimiter, self.match_subdomains
         return SearchOrder(self.search, delimiters, local, subdomains, self.propagate_extension)
 

@@ -25,7 +25,6 @@ from tcpmapkit.config.options import STEP_OPTIONS, type_options
 from tcpmapkit.config.reading import Plan, Reader
 from tcpmapkit.config.searches import search_mistakes
 from tcpmapkit.errors import ConfigError, ConfigErrors, under
-from tcpmapkit.keys import fold
 
 if TYPE_CHECKING:
     from tcpmapkit.plugins import ResolverType
@@ -208,7 +207,7 @@ class _Structuring:
             raise ConfigErrors(errors)
         own = {name: fields.pop(name) for name in tuple(fields) if name in _OWN}
         if own.get("domains") is not None:
-            own["domains"] = tuple(map(fold, own["domains"]))
+            own["domains"] = tuple(map(str.lower, own["domains"]))  # not folded: the map's `idna` goes first
         return StepConfig(**own, options=fields, path=tuple(self.reader.path))
 
     def step_plan(self, table: dict[str, Any]) -> Plan:
