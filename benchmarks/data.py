@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote as quote_as_twisted
 
 from tcpmapkit.protocols import socketmap, tcp_table
-from tcpmapkit.protocols.framing import netstring
+from tcpmapkit.protocols.netstrings import netstring
 from tcpmapkit.query import Found
 
 __all__ = [

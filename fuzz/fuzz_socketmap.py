@@ -19,7 +19,8 @@ import atheris
 with atheris.instrument_imports():
     from cutting import check_that_it_ends, requests_in
 
-    from tcpmapkit.protocols.framing import MAX_UNENDED, Lookup, netstring, netstring_content
+    from tcpmapkit.protocols.framing import MAX_UNENDED, Lookup
+    from tcpmapkit.protocols.netstrings import netstring, netstring_content
     from tcpmapkit.protocols.socketmap import (
         MAX_REQUEST,
         REPLY_TOO_LONG,

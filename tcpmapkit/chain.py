@@ -12,7 +12,8 @@ from typing import Any, Literal
 import attrs
 
 from tcpmapkit.query import Failure, Found, Miss, NotFound, Outcome, PermFail, Query, TempFail
-from tcpmapkit.step import MISS, InlineStep, NotAsked, Step, StepAnswer, WaitingStep
+from tcpmapkit.step import MISS, InlineStep, Step, WaitingStep
+from tcpmapkit.step_answer import NotAsked, StepAnswer
 
 __all__ = ["InlineChain", "WaitingChain", "compile_chain"]
 

@@ -10,7 +10,7 @@ from tcpmapkit.protocols import PROTOCOLS
 from tcpmapkit.protocols.actions import smtpd_does
 from tcpmapkit.protocols.framing import SILENCE
 from tcpmapkit.query import Found, Miss, NotFound, Outcome, Query, TempFail
-from tcpmapkit.step import NotAsked, StepTrace
+from tcpmapkit.step_answer import NotAsked, StepTrace
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig

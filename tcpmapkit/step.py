@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -30,6 +30,7 @@ from tcpmapkit.query import (
     TempFail,
 )
 from tcpmapkit.seldom import Seldom
+from tcpmapkit.step_answer import NotAsked, StepAnswer, StepTrace
 from tcpmapkit.template import Template
 from tcpmapkit.threads import SmallPool, TooBusy
 
@@ -38,11 +39,8 @@ __all__ = [
     "MISS",
     "SLOW_CALL",
     "InlineStep",
-    "NotAsked",
     "OnError",
     "Step",
-    "StepAnswer",
-    "StepTrace",
     "WaitingStep",
 ]
 
@@ -62,37 +60,9 @@ MISS: Final = Miss()
 _STRAY: Final = (asyncio.CancelledError, SystemExit)
 
 
-@final
-@attrs.frozen(eq=False)
-class NotAsked:
-    """The query is not for this step, and why: no miss of its own, which `authoritative` would make
-    final."""
-
-    why: str
-
-
 _PARTIAL: Final = NotAsked("partial key")
 _SPECIAL: Final = NotAsked("special key")
 _ELSEWHERE: Final = NotAsked("not in its domains")
-
-#: What a step tells its chain.
-StepAnswer = Outcome | Miss | NotAsked
-
-
-@attrs.frozen
-class StepTrace:
-    """What one step did, for ``query --explain``.
-
-    `outcome` says why when the step was not asked; `elapsed` is in seconds; `map` is the name of the map
-    whose step it is.
-    """
-
-    step: str
-    key: str
-    outcome: StepAnswer
-    elapsed: float
-    map: str = ""
-
 
 @attrs.define(eq=False, repr=False)
 class Step:

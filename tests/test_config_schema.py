@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 import tomli
 
-from tcpmapkit.config.schema import config_schema
 from tcpmapkit.config.availability import NOT_AVAILABLE
+from tcpmapkit.config.schema import config_schema
 from tcpmapkit.plugins import load_plugins
 
 from .config_fakes import TYPES, NestsUnresolvable, Strange, Unresolvable, configure, resolver_type

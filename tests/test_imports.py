@@ -23,6 +23,7 @@ LAYERS = """
     resolver protocols
     keys hookspecs markers seldom threads
     template rewriting search
+    step_answer
     step
     chain
     counters
@@ -267,3 +268,8 @@ def test_the_protocols_do_know_them() -> None:
 def test_every_layer_of_the_table_is_there() -> None:
     named = set(LAYERS.split()) - {ELSEWHERE, "__main__"}
     assert named <= {module.split(".")[1] for module in MODULES if "." in module}
+
+
+def test_no_module_is_longer_than_300_lines() -> None:
+    lengths = {name: len(file.read_text(encoding="utf-8").splitlines()) for name, file in MODULES.items()}
+    assert {name: length for name, length in lengths.items() if length > 300} == {}

@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcpmapkit.protocols import PROTOCOLS
-from tcpmapkit.protocols.framing import (
-    Lookup,
-    NetstringBuffer,
-    ProtocolError,
-    Refused,
-    netstring,
-    netstring_content,
-)
+from tcpmapkit.protocols.framing import Lookup, ProtocolError, Refused
+from tcpmapkit.protocols.netstrings import NetstringBuffer, netstring, netstring_content
 from tcpmapkit.protocols.socketmap import (
     MAX_REPLY,
     MAX_REQUEST,

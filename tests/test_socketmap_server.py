@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tcpmapkit.config import ListenerConfig
-from tcpmapkit.protocols.framing import netstring
+from tcpmapkit.protocols.netstrings import netstring
 from tcpmapkit.protocols.socketmap import encode, encode_request
 from tcpmapkit.query import Found, NotFound, PermFail, TempFail
 from tcpmapkit.server import Server

@@ -13,7 +13,8 @@ import pytest
 from tcpmapkit import Found, LookupPermFail, LookupTempFail, Miss, NotFound, PermFail, TempFail
 from tcpmapkit.keys import fold
 from tcpmapkit.query import Query
-from tcpmapkit.step import INTERNAL_ERROR, SLOW_CALL, NotAsked, Step, WaitingStep
+from tcpmapkit.step import INTERNAL_ERROR, SLOW_CALL, Step, WaitingStep
+from tcpmapkit.step_answer import NotAsked
 from tcpmapkit.template import KEY_VARIABLES, Template
 from tcpmapkit.testing import FakeClock
 from tcpmapkit.threads import SmallPool

@@ -12,7 +12,7 @@ import attrs
 
 from tcpmapkit.bench.latencies import Latencies
 from tcpmapkit.query import Failure, Found
-from tcpmapkit.step import NotAsked, StepTrace
+from tcpmapkit.step_answer import NotAsked, StepTrace
 
 if TYPE_CHECKING:
     from tcpmapkit.maps import Map

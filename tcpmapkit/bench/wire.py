@@ -12,7 +12,8 @@ import attrs
 
 from tcpmapkit.bench.passes import Pass
 from tcpmapkit.protocols import socketmap, tcp_table
-from tcpmapkit.protocols.framing import TOO_LONG, LineBuffer, NetstringBuffer, ProtocolError
+from tcpmapkit.protocols.framing import TOO_LONG, LineBuffer, ProtocolError
+from tcpmapkit.protocols.netstrings import NetstringBuffer
 from tcpmapkit.query import Outcome
 
 if TYPE_CHECKING:

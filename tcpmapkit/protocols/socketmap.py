@@ -12,17 +12,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from tcpmapkit.protocols.framing import (
-    MAX_KEY,
-    TOO_LONG,
-    Lookup,
-    NetstringBuffer,
-    ProtocolError,
-    Refused,
-    netstring,
-    netstring_content,
-    reason_sent,
-)
+from tcpmapkit.protocols.framing import MAX_KEY, TOO_LONG, Lookup, ProtocolError, Refused, reason_sent
+from tcpmapkit.protocols.netstrings import NetstringBuffer, netstring, netstring_content
 from tcpmapkit.query import Found, NotFound, Outcome, PermFail, TempFail
 
 __all__ = [
