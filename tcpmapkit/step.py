@@ -64,6 +64,7 @@ _PARTIAL: Final = NotAsked("partial key")
 _SPECIAL: Final = NotAsked("special key")
 _ELSEWHERE: Final = NotAsked("not in its domains")
 
+
 @attrs.define(eq=False, repr=False)
 class Step:
     """What both kinds of step have; `resolver` is the object, the rest its line of TOML.
