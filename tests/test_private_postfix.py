@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -107,12 +108,17 @@ def test_a_reload_is_over_when_configure_returns(private_postfix: PrivatePostfix
 def test_a_chrooted_smtpd_sees_the_queue_directory_as_the_root() -> None:
     with running_postfix(chroot_smtpd=True) as mail, mail.session() as session:
         session.ask("NOOP")
-        roots = {
-            str(Path(f"/proc/{pid}/root").readlink())
-            for pid in running_in(mail.process.pid if mail.process else 0)
-            if Path(f"/proc/{pid}/comm").read_text() == "smtpd\n"
-        }
-        assert roots == {str(mail.queue_directory.resolve())}
+
+        def roots() -> set[str]:
+            found = set()
+            for pid in running_in(mail.process.pid if mail.process else 0):
+                with contextlib.suppress(OSError):  # it has ended meanwhile
+                    if Path(f"/proc/{pid}/comm").read_text() == "smtpd\n":
+                        found.add(str(Path(f"/proc/{pid}/root").readlink()))
+            return found
+
+        # Another smtpd may be about to start, and is chrooted a moment later.
+        wait_until(lambda: roots() == {str(mail.queue_directory.resolve())}, 10, lambda: str(roots()))
 
 
 def test_a_delivery_is_told_with_its_transport_and_nexthop(private_postfix: PrivatePostfix) -> None:
