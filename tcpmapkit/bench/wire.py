@@ -162,10 +162,13 @@ async def ask_over_the_wire(endpoint: Endpoint, protocol: WireProtocol, run: Pas
         async with asyncio.TaskGroup() as group:
             for _ in range(connections):
                 group.create_task(ask())
-    except* OSError as group_of_errors:
-        first: BaseException = group_of_errors
+    except BaseExceptionGroup as failed:
+        # Not by `except*`: before Python 3.11.4 that puts into a group again what is raised in it.
+        first: BaseException = failed
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
+        if not isinstance(first, OSError):
+            raise
         raise first from None
     finally:
         watching.cancel()
