@@ -66,7 +66,7 @@ def test_a_terminal_shows_a_bar_for_each_table_and_wipes_it_off(site: Path) -> N
     try:
         ours, theirs = pty.openpty()
     except OSError as error:
-        pytest.skip(f"there is no terminal to be had: {error.strerror}")
+        pytest.skip(f"there is no terminal to be had: {error}")
     environment = os.environ | {"CACHE_DIRECTORY": "/nonexistent", "TERM": "xterm", "COLUMNS": "100"}
     process = subprocess.Popen([*COMMAND, "check", "-c", site], stderr=theirs, env=environment)
     os.close(theirs)
