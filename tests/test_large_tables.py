@@ -228,6 +228,14 @@ def test_an_index_that_is_current_is_opened_and_its_warnings_are_told_again(
     assert first == second == [f"{csv_table}, line 5: no value -- ignoring this row"]
 
 
+def with_the_old_date(path: Path) -> None:
+    before = path.stat()
+    text = path.read_text()
+    path.write_text(text.replace("@example.org,1", "@example.org,9"))
+    assert path.read_text() != text
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 def replaced(path: Path) -> None:
     other = path.with_name("other")
     shutil.copy2(path, other)
@@ -240,9 +248,10 @@ def replaced(path: Path) -> None:
         lambda path: path.write_text("k,v\nA@example.org,4\nb@example.org,2\na@example.org,3\nnothing,\n"),
         lambda path: path.write_text("k,v\nc@example.org,4\n"),
         mtime_later,
+        with_the_old_date,
         replaced,
     ],
-    ids=["content", "size", "mtime", "inode"],
+    ids=["content", "size", "mtime", "content of the same size and date", "inode"],
 )
 def test_an_index_is_made_anew_when_the_table_has_changed(
     csv_table: Path, change: Callable[[Path], object]
@@ -440,6 +449,8 @@ def test_an_index_that_others_can_write_to_is_not_trusted(csv_table: Path) -> No
     ("mode", "expected"), [(0o600, 0o600), (0o640, 0o640), (0o666, 0o644), (0o400, 0o600)]
 )
 def test_those_can_read_the_index_who_can_read_the_table(csv_table: Path, mode: int, expected: int) -> None:
+    with started(Csv(csv_table, index="disk")):
+        pass  # one that was made before the mode was changed counts no more
     csv_table.chmod(mode)
     with started(Csv(csv_table, index="disk")):
         status = index_of(csv_table).stat()

@@ -53,13 +53,18 @@ _OPAQUE = re.compile(
 )
 _BRACES = re.compile(r"\{[ \t]*(?:[0-9]+[ \t]*(?:,[ \t]*[0-9]*[ \t]*)?|,[ \t]*[0-9]+[ \t]*)\}")
 _ESCAPE = re.compile(r"\\(?:([pP]\{[\s_^-]*[lL][\s_-]*[ultULT][\s_-]*\}|x(?![0-9A-Fa-f{]))|.)", re.DOTALL)
+#: Not after a backslash, which makes a parenthesis of it.
+_NEWER = re.compile(r"(?<!\\)(?:\(\?\[|\(\?[\^imsxnJU]*a|\(\?\(VERSION|\(\*(?:scs|scan_substring):)")
+_LOOK_BEHIND = re.compile(r"\(\?<[=!]|\(\*(?:n?lb|(?:positive|negative)_lookbehind):")
+_LOOSE = re.compile(r"(?<!\()[*+?]|\{[0-9]*,")
 _PLAIN_BRACES = re.compile(r"\{[0-9]+(?:,[0-9]*)?\}")
 
 
 def version_dependent(pattern: str) -> str | None:
     """A part of the pattern that PCRE2 reads otherwise since 10.43: ``{,3}`` and ``{ 3 }``, once plain
-    text, ``\\p{Lu}``, which in a case-insensitive pattern now is any cased letter, and ``\\x`` without
-    digits, once NUL."""
+    text, ``\\p{Lu}``, which in a case-insensitive pattern now is any cased letter, ``\\x`` without digits,
+    once NUL; and what was an error: a look-behind of no fixed length, ``(?[``, ``(?a``, ``(*scs:``. What
+    asks for the version (``(?(VERSION``) is one too."""
     for escape in _ESCAPE.finditer(pattern):
         if escape[1]:
             return escape[0]
@@ -67,6 +72,19 @@ def version_dependent(pattern: str) -> str | None:
     for braces in _BRACES.finditer(outside):
         if not _PLAIN_BRACES.fullmatch(braces[0]):
             return braces[0]
+    newer = _NEWER.search(pattern)
+    return newer[0] if newer else _loose_look_behind(outside)
+
+
+def _loose_look_behind(pattern: str) -> str | None:
+    """The first look-behind with something in it that repeats more or less often."""
+    for start in _LOOK_BEHIND.finditer(pattern):
+        depth, end = 1, start.end()
+        while depth and end < len(pattern):
+            depth += {"(": 1, ")": -1}.get(pattern[end], 0)
+            end += 1
+        if _LOOSE.search(pattern, start.end(), end):
+            return pattern[start.start() : end]
     return None
 
 

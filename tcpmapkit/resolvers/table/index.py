@@ -30,7 +30,7 @@ from tcpmapkit.resolvers.table.reading import Entry, Identity, Reading, Warnings
 __all__ = ["ABOUT", "LONGEST", "Index", "about", "long_key", "open_index"]
 
 #: Changes whenever an older index would be misread.
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 #: Bytes of a key that LMDB takes.
 LONGEST: Final = 511
@@ -145,7 +145,7 @@ def open_index(path: Path, reading: Reading, *identities: Identity) -> Index | N
         opened.users += 1
     transaction = opened.environment.begin()
     found = Index(
-        *(path, opened.size, 0, Identity(0, 0, 0, 0), Warnings()),
+        *(path, opened.size, 0, Identity(0, 0, 0, 0, 0), Warnings()),
         *(opened, transaction, transaction.get, lmdb.Error),
     )
     try:

@@ -61,16 +61,20 @@ class Reading(Protocol):
 
 @attrs.frozen
 class Identity:
-    """What changes when a file is replaced or written to."""
+    """What changes when a file is replaced or written to, or its permissions are changed.
+
+    `changed_ns` (ctime) also tells of a file written to whose old date was set again.
+    """
 
     device: int
     inode: int
     size: int
     mtime_ns: int
+    changed_ns: int
 
     @classmethod
     def of(cls, status: os.stat_result) -> Identity:
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def identity_of(path: Path) -> Identity:
