@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import attrs
 import pytest
 
 from tcpmapkit.config import ListenerConfig
+from tcpmapkit.counters import Outcomes
 from tcpmapkit.protocols.netstrings import netstring
 from tcpmapkit.protocols.socketmap import encode, encode_request
 from tcpmapkit.query import Found, NotFound, PermFail, TempFail
@@ -214,6 +216,23 @@ async def test_a_ready_reply_is_that_of_its_map(
             await peer.ask(encode_request("nowhere", "k"), UNKNOWN)
     assert (aliases.asked, routes.asked) == (["k"], ["k"])
     assert (server.counters[0].ready, server.counters[0].permanent) == (4, 3)
+
+
+async def test_outcomes_are_counted_by_map(
+    server: Server, aliases: HeldMap, routes: HeldMap, clock: FakeClock
+) -> None:
+    aliases.expires = clock.now + 10
+    async with connected(server) as peer:
+        for _ in range(3):
+            await peer.ask(K, FOUND)
+        for _ in range(2):
+            await peer.ask(encode_request("aliases", "f"), encode(TempFail("down")))
+            await peer.ask(encode_request("routes", "no"), MISSING)
+            await peer.ask(encode_request("nowhere", "k"), UNKNOWN)
+    counters = server.counters[0]
+    assert attrs.asdict(counters.of("aliases")) == attrs.asdict(Outcomes(ready_found=2, found=1, temporary=2))
+    assert attrs.asdict(counters.of("routes")) == attrs.asdict(Outcomes(not_found=2))
+    assert attrs.asdict(counters.no_map) == attrs.asdict(Outcomes(permanent=2))
 
 
 @pytest.mark.parametrize("kind", KINDS)
