@@ -20,6 +20,12 @@ DOMAINS = (
     *("example.com", "sub.example.com", "a.b.sub.example.com", "bücher.example.com", "[192.0.2.1]"),
     *("[IPv6:2001:db8::1]", "example.net", "sub.example.net", "x.y.example.net", "xn--bcher-kva.example.net"),
 )
+# A table whose keys are domains has none for these: their addresses find a domain that they are part of, or
+# nothing, and go on to the keys behind domains.
+WITHOUT_KEY = (
+    *("a.b.sub.example.com", "b.sub.example.com"),
+    *("example.net", "xn--bcher-kva.example.net", "[IPv6:2001:db8::1]", "net", "org"),
+)
 # What results are in; no key is, so that a search ends there.
 ELSEWHERE = ("there.example.org", "other.example.org")
 
@@ -65,7 +71,8 @@ def addresses(chance: random.Random, size: int) -> list[str]:
     """Addresses as they come in SMTP: no two equal, local ones without a domain among them."""
     found = dict.fromkeys(["postmaster", "joe", "joe+x", '"joe"@example.com', "joe@example.com."])
     while len(found) < size:
-        localpart, domain = _localpart(chance), chance.choice(DOMAINS)
+        localpart = _localpart(chance)
+        domain = chance.choice(chance.choices([LOCAL_DOMAINS, DOMAINS], [1, 3])[0])
         if "@" in localpart and domain in LOCAL_DOMAINS:
             continue  # Postfix takes it for mail to be passed on (resolve_dequoted_address)
         found[f"{_recased(chance, localpart)}@{_recased(chance, domain)}"] = None
@@ -81,10 +88,10 @@ def _address_key(chance: random.Random) -> str:
     """A key of the kinds user+extension@domain, user@domain, user+extension, user, @domain."""
     domain = chance.choice(DOMAINS)
     kind = chance.random()
-    if kind < 0.15:
+    if kind < 0.1:
         return f"@{_recased(chance, domain)}"
     localpart = _recased(chance, _localpart(chance))
-    return localpart if kind < 0.3 else f"{localpart}@{domain}"
+    return localpart if kind < 0.4 else f"{localpart}@{domain}"
 
 
 def _rank(key: str) -> int:
@@ -112,14 +119,17 @@ def _one_address(chance: random.Random, key: str) -> str:
     return f"@{domain}" if chance.random() < 0.3 else f"{_localpart(chance)}@{domain}"
 
 
+DOMAIN_KEYS = [name for domain in DOMAINS for name in _parents(domain) if name not in WITHOUT_KEY]
+
+
 def _domain_key(chance: random.Random, leading_dot: float) -> str:
-    domain = chance.choice(_parents(chance.choice(DOMAINS)))
+    domain = chance.choice(DOMAIN_KEYS)
     dot = "." if chance.random() < leading_dot and "[" not in domain else ""
     return _recased(chance, f"{dot}{domain}")
 
 
 def _transport_key(chance: random.Random) -> str:
-    if chance.random() < 0.4:
+    if chance.random() < 0.7:
         return f"{_recased(chance, _localpart(chance))}@{chance.choice(DOMAINS)}"
     return _domain_key(chance, 0.5)
 
@@ -134,7 +144,7 @@ def _access_key(chance: random.Random) -> str:
     kind = chance.random()
     if kind < 0.4:
         return f"{_recased(chance, _localpart(chance))}@{chance.choice(DOMAINS)}"
-    return f"{_localpart(chance)}@" if kind < 0.6 else _domain_key(chance, 0.1)
+    return f"{_localpart(chance)}@" if kind < 0.75 else _domain_key(chance, 0.1)
 
 
 def _action(chance: random.Random, key: str) -> str:
@@ -152,7 +162,9 @@ def _text(chance: random.Random, key: str) -> str:
 
 
 HOSTS = ("example.com", "example.net", "mail.example.com", "a.b.mail.example.com", "x.example.net")
-NETWORKS = ("192.0.2", "198.51.100", "203.0.113", "2001:db8", "2001:db8:1", "2001:db8:1:2:3:4")
+HOST_KEYS = [name for host in HOSTS for name in _parents(host) if name not in WITHOUT_KEY]
+NETWORKS = ("192.0.2", "198.51.100", "2001:db8", "2001:db8:1", "2001:db8:1:2:3:4", "203.0.113")
+NETWORK_KEYS = NETWORKS[:-1]
 
 
 def clients(chance: random.Random, size: int) -> list[str]:
@@ -172,9 +184,9 @@ def clients(chance: random.Random, size: int) -> list[str]:
 def _client_key(chance: random.Random) -> str:
     kind = chance.random()
     if kind < 0.3:
-        return _recased(chance, chance.choice(_parents(chance.choice(HOSTS))))
+        return _recased(chance, chance.choice(HOST_KEYS))
     if kind < 0.6:
-        network = chance.choice(NETWORKS)
+        network = chance.choice(NETWORK_KEYS)
         parts = network.split(":" if ":" in network else ".")
         return (":" if ":" in network else ".").join(parts[: chance.randint(1, len(parts))])
     return chance.choice(clients(chance, 40)[4:])
