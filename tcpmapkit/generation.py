@@ -54,7 +54,7 @@ class Generation:
     def blind_to_case(self) -> bool:
         """Whether keys that differ in nothing but capitals (or what folding makes equal) are answered alike:
         whoever asks this map may then go by the folded key too."""
-        return self.folded and self.rewriting is None and self.conversion is None
+        return self.folded and self.plain
 
     def cache_key(self, query: Query) -> Hashable:
         """What identical lookups have in common; None when that cannot be said."""

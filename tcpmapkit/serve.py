@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from tcpmapkit.build import served_maps
 from tcpmapkit.process import find_identity
 from tcpmapkit.server import Server
 
@@ -58,10 +57,7 @@ async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> No
     stopping = told_to_stop()
     config = site.config.server
     find_identity(config.user, config.group)  # told before a large table is loaded
-    maps = site.maps.maps
-    listeners = [
-        (listener, [maps[name] for name in served_maps(listener, maps)]) for listener in site.config.listeners
-    ]
+    listeners = [(listener, site.served_by(listener)) for listener in site.config.listeners]
     server = Server(config, listeners)
     started = False
     try:

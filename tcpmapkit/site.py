@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from tcpmapkit.build import build_maps
+from tcpmapkit.build import build_maps, served_maps
 from tcpmapkit.built_maps import BuiltMaps
 from tcpmapkit.config import locate, plugins_config, read_document, structure
 from tcpmapkit.errors import ConfigError, ConfigErrors
 from tcpmapkit.plugins import Plugins, load_plugins
 
 if TYPE_CHECKING:
-    from tcpmapkit.config import Config, Document
+    from tcpmapkit.config import Config, Document, ListenerConfig
+    from tcpmapkit.maps import Map
 
 __all__ = [
     "DEFAULT_FILES",
@@ -45,6 +46,10 @@ class Site:
     plugins: Plugins
     maps: BuiltMaps
     mistakes: tuple[ConfigError, ...] = ()
+
+    def served_by(self, listener: ListenerConfig) -> list[Map]:
+        """The maps that a listener serves."""
+        return [self.maps.maps[name] for name in served_maps(listener, self.maps.maps)]
 
     async def start(self, only: Iterable[str] | None = None) -> None:
         """Load the tables of all maps, or of those named and what they refer to.

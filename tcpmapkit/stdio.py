@@ -122,7 +122,7 @@ class SingleConnection:
     """The one connection, on these streams; `service` is what it is served by."""
 
     def __init__(self, site: Site, listener: ListenerConfig, streams: StandardStreams) -> None:
-        maps = [site.maps.maps[name] for name in served_maps(listener, site.maps.maps)]
+        maps = site.served_by(listener)
         self._streams = streams
         self._grace = site.config.server.grace
         self._ended = asyncio.Event()

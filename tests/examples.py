@@ -19,7 +19,6 @@ import attrs
 import dns.message
 from aiohttp import web
 
-from tcpmapkit.build import served_maps
 from tcpmapkit.maps import Map
 from tcpmapkit.protocols.policy import encode_request
 from tcpmapkit.query import Found, NotFound
@@ -160,14 +159,13 @@ async def served(
     now: Callable[[], float] = clock or time.monotonic
     async with with_sources(name, directory, sources) as place:
         site = open_site(place / "tcpmapkit.toml", clock=now)
-        maps = site.maps.maps
-        listeners = [(one, [maps[name] for name in served_maps(one, maps)]) for one in site.config.listeners]
+        listeners = [(one, site.served_by(one)) for one in site.config.listeners]
         server = Server(site.config.server, listeners, clock=now)
         server.bind()
         try:
             await site.start()
             await server.start()
-            example = Example(place, maps, sources, clock, server)
+            example = Example(place, site.maps.maps, sources, clock, server)
             read_main_cf(example, postfix)
             yield example
         finally:
