@@ -20,7 +20,6 @@ from tcpmapkit.config import (
     read_document,
     structure,
 )
-from tcpmapkit.config.availability import NOT_AVAILABLE
 from tcpmapkit.errors import ConfigError, ConfigErrors
 
 from .config_fakes import (
@@ -212,7 +211,7 @@ LISTENER = '[maps.m]\nresolvers = [{type = "nothing"}]\n[[listeners]]\nmap = "m"
         ('[server]\nmax_connections = "5"', ["2:19: server.max_connections: expected an integer, not a string"]),
         ("[server]\nmax_connections = true", ["2:19: server.max_connections: expected an integer, not true"]),
         ("[server]\nmax_connections = 0", ["2:19: server.max_connections: must be more than 0"]),
-        ("[server]\nworkers = true", ["2:11: server.workers: expected 1, not true"]),
+        ("[server]\nworkers = true", ["2:11: server.workers: expected an integer or 'auto', not true"]),
         ("[server]\nloop = 'uvlop'", ["2:8: server.loop: 'uvlop' is not 'auto' or 'asyncio' or 'uvloop' (did you mean 'uvloop'?)"]),
         ("[server]\ndeadline = '91s'", ["2:12: server.deadline: must be more than 0 and at most 90 seconds"]),
         ("[server]\ndeadline = 0", ["2:12: server.deadline: must be more than 0 and at most 90 seconds"]),
@@ -257,7 +256,7 @@ LISTENER = '[maps.m]\nresolvers = [{type = "nothing"}]\n[[listeners]]\nmap = "m"
         (STEP + "type='nothing'\ndomains=['a.example', 'b@c', '.']", ["4:23: maps.m.resolvers[0].domains[1]: not a domain (such as \"example.org\", \".example.org\")"]),
         (STEP + "type='nothing'\ndomains=[]", ["4:9: maps.m.resolvers[0].domains: it is empty"]),
         (STEP + "type='nothing'\nx=1", [
-            "4:1: maps.m.resolvers[0].x: unknown key (known: authoritative, domains, key, name, on_error, result, special_keys, timeout, type)"
+            "4:1: maps.m.resolvers[0].x: unknown key (known: authoritative, breaker, domains, key, max_shrink, name, on_error, result, special_keys, timeout, type)"
         ]),
         (STEP + "type='csv'\npath='x'\nkey_column=1.5\ndelimiter=';;'", [
             "5:12: maps.m.resolvers[0].key_column: expected an integer or a string, not a float",
@@ -361,28 +360,6 @@ def test_two_listeners_may_leave_the_port_to_the_system(tmp_path: Path) -> None:
     listener = '[[listeners]]\nmap="m"\nprotocol="tcp_table"\nendpoint="inet:127.0.0.1:0"\n'
     text = '[maps.m]\nresolvers = [{type = "nothing"}]\n' + 2 * listener
     assert mistakes(tmp_path, text) == []
-
-
-OPTION = {"maps": "[maps.m]", "listeners": "[[listeners]]", "server": "[server]", "log": "[log]", "": ""}
-
-
-@pytest.mark.parametrize(
-    ("section", "option", "value"),
-    [
-        (section, option, value)
-        for section, options in NOT_AVAILABLE.items()
-        for option in options
-        for value in {"workers": (2, "auto")}.get(option, ("x",))
-    ],
-)
-def test_what_is_not_built_yet_is_refused_by_name(
-    tmp_path: Path, section: str, option: str, value: Any
-) -> None:
-    header = {**OPTION, "resolvers": "[maps.m]\n[[maps.m.resolvers]]\ntype='nothing'"}
-    _, errors = configure(tmp_path, f"{header[section]}\n{option} = {value!r}\n")
-    told = [error.message for error in errors if error.path[-1] == option]
-    assert len(told) == 1
-    assert told[0].endswith("not available in this version")
 
 
 def test_steps_tests_and_listeners_with_a_mistake_are_left_out_and_the_rest_is_kept(tmp_path: Path) -> None:

@@ -18,8 +18,7 @@ import tomli
 from tcpmapkit import Chain, Map
 from tcpmapkit.cache import CacheOptions
 from tcpmapkit.cli import main
-from tcpmapkit.config import ListenerConfig, LogConfig, PluginsConfig, ServerConfig
-from tcpmapkit.config.availability import NOT_AVAILABLE
+from tcpmapkit.config import AdminConfig, ListenerConfig, LogConfig, PluginsConfig, ServerConfig
 from tcpmapkit.config.masking import Secrets
 from tcpmapkit.config.model import Config, MapConfig, MapTest, PolicyTest, StepConfig
 from tcpmapkit.config.options import Option, options_of, type_options
@@ -40,6 +39,7 @@ TYPES = {name: one for name, one in load_plugins().types.items() if one.source.s
 SECTIONS: dict[str, type] = {
     "[server]": ServerConfig,
     "[log]": LogConfig,
+    "[admin]": AdminConfig,
     "[plugins]": PluginsConfig,
     "[[listeners]]": ListenerConfig,
     "[[listeners.tests]]": PolicyTest,
@@ -175,21 +175,6 @@ def test_every_type_has_a_table_of_what_its_states_mean_and_an_example_with_test
     assert set(TYPES) <= tested
     for name, text in sections(RESOLVERS).items():
         assert "| state | outcome |" in text, name
-
-
-def test_what_is_not_available_yet_is_listed() -> None:
-    listed = sections(CONFIGURATION)["Not available yet"]
-    rows = dict(re.findall(r"^\| (.*?) \| (.*) \|$", listed, re.MULTILINE))
-    names = {
-        "": "the file itself",
-        "server": "`[server]`",
-        "log": "`[log]`",
-        "listeners": "`[[listeners]]`",
-        "maps": "`[maps.NAME]`",
-        "resolvers": "`[[maps.NAME.resolvers]]`",
-    }
-    for section, options in NOT_AVAILABLE.items():
-        assert set(re.findall(r"`(\w+)`", rows[names[section]])) == set(options), section
 
 
 SEARCH_ROWS = re.findall(

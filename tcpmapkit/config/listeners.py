@@ -9,7 +9,7 @@ from tcpmapkit.config.mistakes import KeyMistake, did_you_mean, show
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.protocols import PROTOCOLS, ServedProtocol
 
-__all__ = ["listener_mistakes", "listener_schemas"]
+__all__ = ["admin_mistakes", "listener_mistakes", "listener_schemas"]
 
 _Fits = Callable[[ServedProtocol], bool]
 
@@ -40,6 +40,23 @@ def listener_mistakes(
         if not PROTOCOLS[name].names_map and "map" not in table:
             errors.append(ConfigError("it is missing", path=("map",)))
     return errors + _endpoint_mistakes(fields, table)
+
+
+def admin_mistakes(fields: Mapping[str, Any]) -> list[ConfigError]:
+    """What is wrong between the options of ``[admin]``, of which `fields` holds those that are right."""
+    endpoint = fields["endpoint"]
+    if endpoint.kind == "unix":
+        return []
+    errors: list[ConfigError] = [
+        KeyMistake("only a unix socket has one", path=(option,)) for option in _ONLY_UNIX if option in fields
+    ]
+    if not endpoint.loopback:
+        hint = "whoever controls the server is on this host: unix:path, or an address on loopback"
+        errors.append(ConfigError("it is not on loopback", path=("endpoint",), hint=hint))
+    if "token_file" not in fields:
+        hint = "every user of this host can connect: name a file that holds a token"
+        errors.append(ConfigError("it is missing", path=("token_file",), hint=hint))
+    return errors
 
 
 def listener_schemas() -> list[dict[str, Any]]:

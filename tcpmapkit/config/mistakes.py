@@ -8,7 +8,6 @@ from typing import Any
 
 import attrs
 
-from tcpmapkit.config.availability import not_available
 from tcpmapkit.config.masking import Secret
 from tcpmapkit.errors import ConfigError
 
@@ -95,10 +94,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     return closest(word, names) or ("known: " + ", ".join(names) if names else None)
 
 
-def unknown_key(name: str, value: Any, known: Iterable[str], section: str | None) -> ConfigError:
-    """The error for an option that is not there: not yet, or not at all."""
-    if section is not None and not_available(section, name, value):
-        return KeyMistake("not available in this version")
+def unknown_key(name: str, known: Iterable[str]) -> ConfigError:
+    """The error for an option that is not there."""
     return KeyMistake("unknown key", hint=did_you_mean(name, known))
 
 

@@ -17,10 +17,20 @@ from typing import Annotated, Any, Literal
 import attrs
 
 from tcpmapkit.cache import CacheOptions
+from tcpmapkit.config.process import (
+    INTERNAL,
+    AdminConfig,
+    LogConfig,
+    PluginsConfig,
+    ServerConfig,
+    lookup_time,
+    none_for_false,
+    not_empty,
+)
 from tcpmapkit.config.scalars import Endpoint, Network
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.keys import convert_domain, fold
-from tcpmapkit.option import Duration, option, positive
+from tcpmapkit.option import Duration, fraction, option
 from tcpmapkit.protocols.policy import Stage
 from tcpmapkit.protocols.policy import encode as policy_reply
 from tcpmapkit.query import Found
@@ -29,31 +39,13 @@ from tcpmapkit.search import Search, SearchOrder
 __all__ = [
     "Config",
     "ListenerConfig",
-    "LogConfig",
     "MapConfig",
     "MapTest",
-    "PluginsConfig",
     "PolicyTest",
-    "ServerConfig",
     "StepConfig",
 ]
 
 TemplateText = Annotated[str, "template"]
-
-#: A lookup's longest deadline in seconds: the clients of Postfix wait for 100.
-LONGEST_DEADLINE = 90.0
-
-INTERNAL = {"internal": True}
-
-
-def _deadline(instance: object, attribute: Any, value: float | None) -> None:
-    if value is not None and not 0 < value <= LONGEST_DEADLINE:
-        raise ValueError(f"must be more than 0 and at most {LONGEST_DEADLINE:g} seconds")
-
-
-def _not_empty(instance: object, attribute: Any, value: object) -> None:
-    if value is not None and not value:
-        raise ValueError("it is empty")
 
 
 def _delimiters(instance: object, attribute: Any, value: str) -> None:
@@ -76,23 +68,9 @@ def _domains(instance: object, attribute: Any, value: tuple[str, ...] | None) ->
             raise ConfigError("not a domain", path=(index,), hint='such as "example.org", ".example.org"')
 
 
-def _none_for_false(value: Any) -> Any:
-    return None if value is False else value
-
-
-@attrs.frozen
-class ServerConfig:
-    """``[server]``."""
-
-    workers: Literal[1] = option("Number of processes that serve.", 1)
-    deadline: Duration = option("Time that a lookup may take, unless its map says.", 5.0, validator=_deadline)
-    max_connections: int = option("Connections served at once.", 10_000, validator=positive)
-    user: str | None = option("User to become after binding and reading secrets.", None, validator=_not_empty)
-    group: str | None = option("Group to become, by default the user's.", None, validator=_not_empty)
-    grace: Duration = option("Time to finish what is in flight when told to stop.", 10.0)
-    loop: Literal["auto", "asyncio", "uvloop"] = option("Event loop; auto: uvloop if installed.", "auto")
-    #: Whether the file says it, and so insists on it.
-    max_connections_written: bool = attrs.field(default=False, metadata=INTERNAL)
+def _share(instance: object, attribute: Any, value: float | None) -> None:
+    if value is not None:
+        fraction(instance, attribute, value)
 
 
 @attrs.frozen
@@ -103,7 +81,7 @@ class PolicyTest:
         metadata={"help": "The attributes of the request; others are absent."}
     )
     expect: str | None = attrs.field(
-        converter=_none_for_false,
+        converter=none_for_false,
         metadata={"help": "The action, or false for none (DUNNO).", "toml": str | Literal[False]},
     )
 
@@ -122,14 +100,14 @@ class ListenerConfig:
     maps: tuple[str, ...] | None = option(
         "Names of the maps that are served (socketmap); by default every map that can be.",
         None,
-        validator=_not_empty,
+        validator=not_empty,
     )
     allow: tuple[Network, ...] = option("Networks that may connect; needed unless on loopback.", ())
     mode: Annotated[int, "mode"] = option("Permissions of a unix socket, in octal.", 0o660)
-    owner: str | None = option("Owner of a unix socket.", None, validator=_not_empty)
-    group: str | None = option("Group of a unix socket.", None, validator=_not_empty)
+    owner: str | None = option("Owner of a unix socket.", None, validator=not_empty)
+    group: str | None = option("Group of a unix socket.", None, validator=not_empty)
     key: Annotated[str, "template", "of attributes"] = option(
-        "Template of what the map is asked (policy).", "{client_address}", validator=_not_empty
+        "Template of what the map is asked (policy).", "{client_address}", validator=not_empty
     )
     default_action: str = option(
         "Action when a lookup fails (policy); close: say nothing, so that Postfix takes its own.",
@@ -147,7 +125,7 @@ class MapTest:
 
     key: str = attrs.field(metadata={"help": "What is asked."})
     expect: str | None = attrs.field(
-        converter=_none_for_false,
+        converter=none_for_false,
         metadata={"help": 'The value, or false for "not found".', "toml": str | Literal[False]},
     )
     path: tuple[str | int, ...] = attrs.field(default=(), metadata=INTERNAL)
@@ -166,22 +144,34 @@ class StepConfig:
     """
 
     type: str = option("Resolver type.")
-    name: str | None = option("Name for logs and metrics.", None, validator=_not_empty)
+    name: str | None = option("Name for logs and metrics.", None, validator=not_empty)
     on_error: Literal["fail", "next", "ignore"] | None = option(
         "What a failure does: end the chain, ask the next steps (only a value found counts), or be a miss.",
         None,
     )
     authoritative: bool = option('Whether a miss means "not found".', False)
-    timeout: Duration | None = option("Time that this step may take.", None, validator=_deadline)
+    timeout: Duration | None = option("Time that this step may take.", None, validator=lookup_time)
     special_keys: bool | None = option('Whether it is asked *, <>, "" and the empty key.', None)
-    key: TemplateText = option("Template of what this step is asked.", "{key}", validator=_not_empty)
+    key: TemplateText = option("Template of what this step is asked.", "{key}", validator=not_empty)
     result: Annotated[TemplateText, "of a value"] = option(
-        "Template applied to each value found.", "{value}", validator=_not_empty
+        "Template applied to each value found.", "{value}", validator=not_empty
+    )
+    breaker: bool = option(
+        "Whether a source that failed 20 times in a row is asked once a second only, until it answers.", True
+    )
+    max_shrink: float | None = attrs.field(
+        default=0.5,
+        converter=none_for_false,
+        validator=_share,
+        metadata={
+            "help": "The share of its rows that a table may lose when its file changes, or false.",
+            "toml": float | Literal[False],
+        },
     )
     domains: tuple[str, ...] | None = option(
         "Ask this step only for these domains; .example.org: the subdomains.",
         None,
-        validator=attrs.validators.and_(_not_empty, _domains),
+        validator=attrs.validators.and_(not_empty, _domains),
     )
     options: Mapping[str, Any] = attrs.field(factory=dict, metadata=INTERNAL)
     path: tuple[str | int, ...] = attrs.field(default=(), metadata=INTERNAL)
@@ -195,13 +185,13 @@ class MapConfig:
     resolvers: tuple[StepConfig, ...] = option("The chain, asked in this order.")
     cache: CacheOptions | None = attrs.field(
         factory=CacheOptions,
-        converter=_none_for_false,
+        converter=none_for_false,
         metadata={
             "help": "The cache in front of the chain, or false.",
             "toml": CacheOptions | Literal[False],
         },
     )
-    deadline: Duration | None = option("Time that a lookup may take.", None, validator=_deadline)
+    deadline: Duration | None = option("Time that a lookup may take.", None, validator=lookup_time)
     fold: bool = option("Whether keys are folded to lower case, as Postfix does.", True)
     search: Search | None = option("The keys that Postfix would ask of an indexed table.", None)
     recipient_delimiter: str = option(
@@ -238,23 +228,6 @@ class MapConfig:
 
 
 @attrs.frozen
-class LogConfig:
-    """``[log]``."""
-
-    to: Literal["stderr", "syslog"] = option("Where the log goes; syslog: facility mail.", "stderr")
-    level: Literal["debug", "info", "warning", "error"] = option("The least that is logged.", "info")
-    format: Literal["text", "json"] = option("Form of a line.", "text")
-
-
-@attrs.frozen
-class PluginsConfig:
-    """``[plugins]``."""
-
-    directory: Path | None = option("Directory of drop-in .py files.", None)
-    disable: tuple[str, ...] = option("Plugins that are not loaded.", ())
-
-
-@attrs.frozen
 class Config:
     """A whole configuration file. `file` is its path as given."""
 
@@ -263,6 +236,7 @@ class Config:
     listeners: tuple[ListenerConfig, ...] = option("Where Postfix asks.", ())
     maps: Mapping[str, MapConfig] = option("The maps by name.", MappingProxyType({}))
     log: LogConfig = option("The log.", LogConfig())
+    admin: AdminConfig | None = option("The endpoint for control and metrics.", None)
     plugins: PluginsConfig = option("Plugins.", PluginsConfig())
 
     @property

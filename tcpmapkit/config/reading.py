@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import attrs
 import cattrs
 
-from tcpmapkit.config.availability import not_available
 from tcpmapkit.config.masking import Secret, Secrets
 from tcpmapkit.config.mistakes import WrongType, closest, refused, show, unknown_key, words_of, wrong
 from tcpmapkit.config.options import Option, options_of
@@ -118,13 +117,10 @@ class Reader:
         return plan
 
     def fields(
-        self, plan: Plan, table: Any, section: str | None = None, apart: Sequence[str] = ()
+        self, plan: Plan, table: Any, apart: Sequence[str] = ()
     ) -> tuple[dict[str, Any], list[ConfigError]]:
-        """The options of a table that are right, and what is wrong with the others.
-
-        `section` names the table where its options may be ones that are not available yet; those
-        in `apart` are left for the caller to read.
-        """
+        """The options of a table that are right, and what is wrong with the others; those in `apart` are
+        left for the caller to read."""
         if not isinstance(table, dict):
             return {}, [wrong("a table", table)]
         fields: dict[str, Any] = {}
@@ -138,15 +134,10 @@ class Reader:
                 if read is None:
                     if closest(name, plan.secret):
                         self.secrets.paths.add(tuple(self.path))
-                    raise unknown_key(name, value, plan.readers, section)
+                    raise unknown_key(name, plan.readers)
                 fields[name] = read(value)
             except ConfigError as error:
-                if section is not None and name in plan.readers and not_available(section, name, value):
-                    errors.append(
-                        ConfigError(f"{show(value)} is not available in this version", path=(name,))
-                    )
-                else:
-                    errors += under(error, name)
+                errors += under(error, name)
             finally:
                 self.path.pop()
         errors += [ConfigError("it is missing", path=(name,)) for name in plan.required if name not in table]

@@ -9,19 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcpmapkit.config.document import Document, locate
 from tcpmapkit.config.environment import expand
-from tcpmapkit.config.listeners import listener_mistakes
+from tcpmapkit.config.listeners import admin_mistakes, listener_mistakes
 from tcpmapkit.config.mistakes import KeyMistake, did_you_mean, show, wrong
-from tcpmapkit.config.model import (
-    Config,
-    ListenerConfig,
-    LogConfig,
-    MapConfig,
-    MapTest,
-    PluginsConfig,
-    ServerConfig,
-    StepConfig,
-)
+from tcpmapkit.config.model import Config, ListenerConfig, MapConfig, MapTest, StepConfig
 from tcpmapkit.config.options import STEP_OPTIONS, type_options
+from tcpmapkit.config.process import AdminConfig, LogConfig, PluginsConfig, ServerConfig
 from tcpmapkit.config.reading import Plan, Reader
 from tcpmapkit.config.searches import search_mistakes
 from tcpmapkit.errors import ConfigError, ConfigErrors, under
@@ -83,7 +75,7 @@ class _Structuring:
 
     def config(self, data: dict[str, Any]) -> Config:
         top = self.reader.plan_of(Config)
-        _, errors = self.reader.fields(top, data, "", apart=tuple(top.readers))
+        _, errors = self.reader.fields(top, data, apart=tuple(top.readers))
         self.errors += errors
         names, server = data.get("maps", {}), data.get("server", {})
         return Config(
@@ -94,21 +86,29 @@ class _Structuring:
             ),
             listeners=self.listeners(data.get("listeners", []), names if isinstance(names, dict) else {}),
             maps=self.maps(names),
+            admin=self.admin(data["admin"]) if "admin" in data else None,
             log=LogConfig(**self.section("log", LogConfig, data.get("log", {}))),
             plugins=PluginsConfig(**self.section("plugins", PluginsConfig, data.get("plugins", {}))),
         )
 
     def section(self, name: str, cls: type, table: Any) -> dict[str, Any]:
-        fields, errors = self.reader.fields(self.reader.plan_of(cls), table, name)
+        fields, errors = self.reader.fields(self.reader.plan_of(cls), table)
         self.errors += under(ConfigErrors(errors), name)
         return fields
+
+    def admin(self, table: Any) -> AdminConfig | None:
+        fields = self.section("admin", AdminConfig, table)
+        if "endpoint" not in fields:
+            return None
+        self.errors += under(ConfigErrors(admin_mistakes(fields)), "admin")
+        return AdminConfig(**fields)
 
     # Listeners
 
     def listeners(self, value: Any, maps: Mapping[str, Any]) -> tuple[ListenerConfig, ...]:
         def read(table: Any) -> ListenerConfig:
             path = tuple(self.reader.path)
-            fields, errors = self.reader.fields(self.reader.plan_of(ListenerConfig), table, "listeners")
+            fields, errors = self.reader.fields(self.reader.plan_of(ListenerConfig), table)
             if isinstance(table, dict):
                 errors += listener_mistakes(fields, table, maps)
             if errors:
@@ -156,7 +156,7 @@ class _Structuring:
     def map(self, name: str, table: dict[str, Any]) -> MapConfig:
         path = ("maps", name)
         plan = self.reader.plan_of(MapConfig)
-        fields, errors = self.reader.fields(plan, table, "maps", apart=("resolvers", "tests"))
+        fields, errors = self.reader.fields(plan, table, apart=("resolvers", "tests"))
         errors += search_mistakes(fields, table)
         self.errors += under(ConfigErrors(errors), *path)
         written = table.get("resolvers")
@@ -202,7 +202,7 @@ class _Structuring:
             theirs = tuple(name for name in table if name not in _OWN or name == "type")
             errors += self.reader.fields(self.reader.plan_of(StepConfig), table, apart=theirs)[1]
             raise ConfigErrors(errors) from None
-        fields, errors = self.reader.fields(plan, table, "resolvers")
+        fields, errors = self.reader.fields(plan, table)
         if errors:
             raise ConfigErrors(errors)
         own = {name: fields.pop(name) for name in tuple(fields) if name in _OWN}
