@@ -1,0 +1,57 @@
+"""Tables whose files went wrong while they are served: the old contents are held until that is mended."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from tcpmapkit.errors import ConfigError
+
+__all__ = ["HeldTables", "Place", "has_shrunk"]
+
+_log = logging.getLogger(__name__)
+
+#: The names of a map and of its step.
+Place = tuple[str, str]
+
+#: A table with no more rows may lose any of them: half of a handful is soon lost in earnest.
+_FEW_ROWS: Final = 20
+
+#: What the product of a share and a number of rows may be off by, for each row.
+_ROUNDING: Final = 1e-9
+
+
+def has_shrunk(old_rows: int, new_rows: int, share: float | None) -> bool:
+    """Whether a table lost more than this share of its rows, as one does whose file was cut off.
+
+    `share` is the option `max_shrink`, from 0 to 1; None switches it off. A table of 20 rows or fewer
+    may lose all of them.
+    """
+    if share is None or old_rows <= _FEW_ROWS:
+        return False
+    return old_rows - new_rows > old_rows * (share + _ROUNDING)
+
+
+class HeldTables:
+    """Which tables are held now, and why. Logs each when that begins, when its reason becomes another, and
+    when it ends; not at every look at it."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[Place, ConfigError] = {}
+
+    @property
+    def reasons(self) -> Mapping[Place, ConfigError]:
+        """What is wrong with the file of each table that is held."""
+        return MappingProxyType(self._reasons)
+
+    def become(self, held: Mapping[Place, ConfigError]) -> None:
+        """Take what is held from now on."""
+        before, self._reasons = self._reasons, dict(held)
+        for place, reason in held.items():
+            if place not in before or str(before[place]) != str(reason):
+                _log.error("map %s: step %s: keeps the contents that it has: %s", *place, reason)
+        for place in before:
+            if place not in held:
+                _log.warning("map %s: step %s: is mended", *place)
