@@ -1,10 +1,99 @@
-"""What a listener has done: plain integers, which cost a request next to nothing."""
+"""What listeners, maps and steps have done: plain integers, which cost a request next to nothing.
+
+They only ever grow, gauges excepted. Nothing here knows who reads them.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from typing import Final, Literal
+
 import attrs
 
-__all__ = ["Counters", "Outcomes"]
+__all__ = [
+    "BOUNDS",
+    "FAILURE_KINDS",
+    "Counters",
+    "FailureKind",
+    "Histogram",
+    "MapCounters",
+    "Outcomes",
+    "StepCounters",
+]
+
+BOUNDS: Final = (
+    *(0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
+    *(0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 100.0),
+)
+"""The buckets of every histogram: a time in seconds belongs to the first that is not less. A lookup in memory
+stays below the first, the longest deadline allowed is below the last."""
+
+FailureKind = Literal["temporary", "permanent", "timed_out", "busy", "internal"]
+"""How a step failed: its source said so, for now or for good; its time was up; all its threads were taken; a
+bug of the resolver."""
+
+FAILURE_KINDS: Final[tuple[FailureKind, ...]] = ("temporary", "permanent", "timed_out", "busy", "internal")
+
+
+class Histogram:
+    """How long something took: `counts` for each of `BOUNDS` and for what took longer; `total` seconds."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one that took so long."""
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.total += seconds
+
+
+@attrs.define(eq=False)
+class StepCounters:
+    """What a step was asked and what became of it.
+
+    `latency` has every call of the resolver; `found` those that gave a value, `failures` those that failed,
+    also when ``on_error = "ignore"`` made that a miss; the others were misses. `slow_calls` counts the inline
+    calls that held up the server.
+    """
+
+    found: int = 0
+    slow_calls: int = 0
+    failures: dict[FailureKind, int] = attrs.Factory(lambda: dict.fromkeys(FAILURE_KINDS, 0))
+    latency: Histogram = attrs.Factory(Histogram)
+
+    @property
+    def asked(self) -> int:
+        """How often the resolver was asked."""
+        return sum(self.latency.counts)
+
+    @property
+    def failed(self) -> int:
+        """How often it failed, in whatever way."""
+        return sum(self.failures.values())
+
+    @property
+    def missed(self) -> int:
+        """How often it knew nothing, "not found" included."""
+        return max(self.asked - self.found - self.failed, 0)
+
+
+@attrs.define(eq=False)
+class MapCounters:
+    """What a map has done beside what its listeners count (`Outcomes`).
+
+    `stale` answers were served in place of a failure; `joined` lookups waited for one that was under way;
+    `renewals` were begun ahead of an entry's end; `evicted_found` and `evicted_not_found` entries made
+    room for others.
+    """
+
+    stale: int = 0
+    joined: int = 0
+    renewals: int = 0
+    evicted_found: int = 0
+    evicted_not_found: int = 0
 
 
 @attrs.define(eq=False)

@@ -23,10 +23,9 @@ LAYERS = """
     resolver protocols
     keys hookspecs markers seldom threads
     template rewriting search
-    step_answer
+    step_answer counters
     step
     chain
-    counters
     cache ready flight key_search generation plugin_sources plugins
     config
     maps map_reference
