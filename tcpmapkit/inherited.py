@@ -1,0 +1,127 @@
+"""Listening sockets that systemd makes and passes to the service (sd_listen_fds(3)).
+
+They are there before the server is, and while it is started again: whoever connects waits. A listener
+takes those that have its name (``FileDescriptorName=``), else those that listen at its endpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterable, Iterator, MutableMapping
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+if TYPE_CHECKING:
+    from tcpmapkit.config.scalars import Endpoint
+
+__all__ = ["InheritedSocket", "InheritedSockets", "inherited_sockets"]
+
+#: The first descriptor that is passed (SD_LISTEN_FDS_START).
+_FIRST: Final = 3
+
+_log = logging.getLogger(__name__)
+
+
+@attrs.frozen(eq=False)
+class InheritedSocket:
+    """A listening socket that the manager made: `name` is its FileDescriptorName."""
+
+    name: str
+    listening: socket.socket
+
+    def is_at(self, endpoint: Endpoint) -> bool:
+        """Whether it listens at the endpoint's own address."""
+        address = self.listening.getsockname()
+        if endpoint.kind == "unix" or self.listening.family == socket.AF_UNIX:
+            if endpoint.kind != "unix" or self.listening.family != socket.AF_UNIX:
+                return False
+            return os.path.realpath(os.fsdecode(address)) == os.path.realpath(endpoint.path)
+        try:
+            found = socket.getaddrinfo(
+                endpoint.host, endpoint.port, self.listening.family, socket.SOCK_STREAM
+            )
+        except OSError:
+            return False
+        return endpoint.port != 0 and address[:2] in {at[:2] for *_, at in found}
+
+    @property
+    def place(self) -> str:
+        """Its address, as an endpoint is written."""
+        address = self.listening.getsockname()
+        if self.listening.family == socket.AF_UNIX:
+            return f"unix:{os.fsdecode(address)}"
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        return f"inet:{host}:{address[1]}"
+
+
+class InheritedSockets:
+    """The sockets that the manager passed to this process. They stay open as long as it lives: what is
+    taken is a duplicate, so that a listener may go with one reload and come back with the next."""
+
+    def __init__(self, sockets: Iterable[InheritedSocket] = ()) -> None:
+        self._sockets = tuple(sockets)
+        self._taken: set[InheritedSocket] = set()
+
+    @classmethod
+    def from_environment(
+        cls, environment: MutableMapping[str, str] = os.environ, first: int = _FIRST
+    ) -> InheritedSockets:
+        """Those that ``LISTEN_PID``, ``LISTEN_FDS`` and ``LISTEN_FDNAMES`` name, which are taken out of the
+        environment; no program that we run inherits one. What does not listen is warned about."""
+        pid = environment.pop("LISTEN_PID", "")
+        number, names = environment.pop("LISTEN_FDS", ""), environment.pop("LISTEN_FDNAMES", "").split(":")
+        if pid != str(os.getpid()) or not number.isdecimal():
+            return cls()
+        names += [""] * (int(number) - len(names))
+        return cls(_listening(range(first, first + int(number)), names))
+
+    def __len__(self) -> int:
+        return len(self._sockets)
+
+    def take(self, name: str | None, endpoint: Endpoint) -> list[socket.socket]:
+        """Duplicates of the sockets with this name, else of those at the endpoint's address."""
+        found = [one for one in self._sockets if name is not None and one.name == name]
+        found = found or [one for one in self._sockets if one.is_at(endpoint)]
+        self._taken.update(found)
+        return [one.listening.dup() for one in found]
+
+    @property
+    def left(self) -> list[InheritedSocket]:
+        """Those that nobody has taken."""
+        return [one for one in self._sockets if one not in self._taken]
+
+    def warn_of_left(self) -> None:
+        """Log those that nobody has taken: who connects there waits in vain."""
+        for one in self.left:
+            _log.warning(
+                "the socket %s that systemd passes (FileDescriptorName %s) is no listener's:"
+                " none has this endpoint or name",
+                one.place,
+                one.name,
+            )
+
+
+def _listening(descriptors: Iterable[int], names: Iterable[str]) -> Iterator[InheritedSocket]:
+    for descriptor, name in zip(descriptors, names, strict=False):
+        try:
+            os.set_inheritable(descriptor, False)
+            passed = socket.socket(fileno=descriptor)
+        except OSError as error:
+            _log.warning("descriptor %s of systemd's is no socket: %s", name or descriptor, error.strerror)
+            continue
+        if passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            passed.setblocking(False)
+            yield InheritedSocket(name, passed)
+        else:
+            _log.warning("socket %s of systemd's does not listen: Accept=yes?", name or descriptor)
+            passed.detach()
+
+
+@cache
+def inherited_sockets() -> InheritedSockets:
+    """The sockets of this process, which are passed to it once."""
+    return InheritedSockets.from_environment()

@@ -1,0 +1,107 @@
+"""What a service tells systemd: sd_notify(3) and the watchdog.
+
+A message is one datagram of ``NAME=VALUE`` lines. Nothing here raises or waits: whether the manager
+listens must not decide whether mail is looked up. Without systemd all of it does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, MutableMapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Notifier", "keep_alive"]
+
+_log = logging.getLogger(__name__)
+
+
+class Notifier:
+    """Tells the manager how the service is. `address` is that of its socket, None when there is none.
+
+    `watchdog_interval` are the seconds between two calls of `alive`, half of what the manager waits for;
+    None when it waits for none.
+    """
+
+    def __init__(self, address: str | None = None, watchdog_interval: float | None = None) -> None:
+        self.watchdog_interval = watchdog_interval if address is not None else None
+        self._address = address
+        self._socket: socket.socket | None = None
+        if address is not None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+
+    @classmethod
+    def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Notifier:
+        """The one that ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID`` describe, which are taken
+        out of the environment: a child of ours is not the service."""
+        address = environment.pop("NOTIFY_SOCKET", "")
+        limit, pid = environment.pop("WATCHDOG_USEC", ""), environment.pop("WATCHDOG_PID", "")
+        if not address.startswith(("/", "@")):
+            return cls()
+        ours = pid in ("", str(os.getpid()))
+        interval = int(limit) / 1e6 / 2 if ours and limit.isdecimal() and int(limit) else None
+        return cls("\0" + address[1:] if address.startswith("@") else address, interval)
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether there is a manager to tell."""
+        return self._socket is not None
+
+    def ready(self, status: str) -> None:
+        """The start, or a reload, has come to its end: lookups are answered."""
+        self._send(("READY", "1"), ("STATUS", status))
+
+    def reloading(self) -> None:
+        """A reload begins, that `ready` ends, also when nothing came of it."""
+        # The time lets the manager match it with the signal that it sent (Type=notify-reload).
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send(("RELOADING", "1"), ("MONOTONIC_USEC", str(now)), ("STATUS", "reloading"))
+
+    def status(self, text: str) -> None:
+        """One line for ``systemctl status``."""
+        self._send(("STATUS", text))
+
+    def stopping(self) -> None:
+        """The service has begun to stop."""
+        self._send(("STOPPING", "1"), ("STATUS", "stopping"))
+
+    def alive(self) -> None:
+        """The watchdog is told that all is well."""
+        self._send(("WATCHDOG", "1"))
+
+    def close(self) -> None:
+        """Tell nothing more."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, *fields: tuple[str, str]) -> None:
+        if self._socket is None or self._address is None:
+            return
+        text = "\n".join(f"{name}={' '.join(value.split())}" for name, value in fields)
+        try:
+            self._socket.sendto(text.encode("utf-8", "replace"), self._address)
+        except OSError as error:
+            _log.warning("systemd is not told %s: %s", fields[0][0], error.strerror or error)
+
+
+def keep_alive(notifier: Notifier, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
+    """Ping the watchdog from the loop itself, so that one that is stuck is noticed; returns what ends it."""
+    interval = notifier.watchdog_interval
+    if interval is None:
+        return lambda: None
+    timer: asyncio.TimerHandle
+
+    def ping() -> None:
+        nonlocal timer
+        notifier.alive()
+        timer = loop.call_later(interval, ping)
+
+    ping()
+    return lambda: timer.cancel()

@@ -1,0 +1,161 @@
+"""What systemd is told, and that telling it never harms."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from tcpmapkit.systemd import Notifier, keep_alive
+
+
+@attrs.define(eq=False)
+class ManagersSocket:
+    """Where systemd would listen: `environment` is what it would give a service."""
+
+    listening: socket.socket
+    environment: dict[str, str]
+
+    def heard(self) -> dict[str, str]:
+        """The fields of the next message."""
+        return dict(line.split("=", 1) for line in self.listening.recv(4096).decode().split("\n"))
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ManagersSocket]:
+    path = str(tmp_path / "notify")
+    address = path if request.param == "path" else f"@tcpmapkit-test-{os.getpid()}-{id(path)}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(address.replace("@", "\0", 1) if address[0] == "@" else address)
+        listening.settimeout(5)
+        yield ManagersSocket(listening, {"NOTIFY_SOCKET": address})
+
+
+@pytest.fixture
+def notifier(manager: ManagersSocket) -> Iterator[Notifier]:
+    notifier = Notifier.from_environment(manager.environment)
+    yield notifier
+    notifier.close()
+
+
+@pytest.mark.parametrize(
+    ("tell", "said"),
+    [
+        (lambda one: one.ready("serving 2 maps"), {"READY": "1", "STATUS": "serving 2 maps"}),
+        (lambda one: one.status("loading tables"), {"STATUS": "loading tables"}),
+        (lambda one: one.stopping(), {"STOPPING": "1", "STATUS": "stopping"}),
+        (lambda one: one.alive(), {"WATCHDOG": "1"}),
+    ],
+)
+def test_each_state_is_one_message(
+    manager: ManagersSocket, notifier: Notifier, tell: Callable[[Notifier], None], said: dict[str, str]
+) -> None:
+    assert notifier.is_heard
+    tell(notifier)
+    assert manager.heard() == said
+
+
+def test_a_reload_begins_with_the_time_that_the_manager_compares(
+    manager: ManagersSocket, notifier: Notifier
+) -> None:
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    notifier.reloading()
+    said = manager.heard()
+    assert said["RELOADING"] == "1"
+    assert before <= int(said["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+
+
+def test_a_status_cannot_bring_a_field_of_its_own(manager: ManagersSocket, notifier: Notifier) -> None:
+    notifier.status("two\nMAINPID=1\nlines \udcff")
+    assert manager.heard() == {"STATUS": "two MAINPID=1 lines ?"}
+
+
+def test_a_child_does_not_learn_of_the_managers_socket(manager: ManagersSocket) -> None:
+    environment = {**manager.environment, "WATCHDOG_USEC": "10", "WATCHDOG_PID": "1", "HOME": "/"}
+    Notifier.from_environment(environment).close()
+    assert environment == {"HOME": "/"}
+
+
+@pytest.mark.parametrize("address", [None, "", "relative", "unix:/run/notify", "/nowhere/notify"])
+def test_without_anybody_who_listens_nothing_is_told_and_nothing_fails(address: str | None) -> None:
+    notifier = Notifier.from_environment({} if address is None else {"NOTIFY_SOCKET": address})
+    notifier.ready("")
+    notifier.reloading()
+    notifier.stopping()
+    notifier.close()
+    notifier.alive()
+    assert not notifier.is_heard
+
+
+def test_a_manager_that_reads_nothing_is_not_waited_for(manager: ManagersSocket, notifier: Notifier) -> None:
+    for _ in range(10_000):
+        notifier.alive()  # more than any queue of datagrams holds
+    assert manager.heard() == {"WATCHDOG": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "interval"),
+    [
+        ({"WATCHDOG_USEC": "30000000"}, 15.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 15.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_the_watchdog_is_told_twice_as_often_as_it_asks(
+    manager: ManagersSocket, environment: dict[str, str], interval: float | None
+) -> None:
+    notifier = Notifier.from_environment({**manager.environment, **environment})
+    assert notifier.watchdog_interval == interval
+    notifier.close()
+
+
+class Timers:
+    """A loop that only keeps what shall be called, and when."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[float, Callable[[], None]]] = []
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> Timers:
+        self.waiting.append((delay, call))
+        return self
+
+    def cancel(self) -> None:
+        self.waiting.clear()
+
+
+def test_the_watchdog_is_told_from_the_loop_again_and_again_until_the_end() -> None:
+    told: list[str] = []
+    notifier = Notifier(watchdog_interval=None)
+    notifier.watchdog_interval = 15.0
+    notifier.alive = lambda: told.append("alive")  # type: ignore[method-assign]
+    loop = Timers()
+    end = keep_alive(notifier, loop)  # type: ignore[arg-type]
+    for _ in range(3):
+        delay, call = loop.waiting.pop()
+        assert delay == 15.0
+        call()
+    assert len(told) == 4
+    end()
+    assert not loop.waiting
+
+
+def test_without_a_watchdog_no_timer_runs() -> None:
+    loop = Timers()
+    keep_alive(Notifier(), loop)()  # type: ignore[arg-type]
+    assert not loop.waiting
+
+
+def test_the_socket_is_no_childs(manager: ManagersSocket, notifier: Notifier) -> None:
+    listed = subprocess.run(
+        ["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, check=True, close_fds=False
+    )
+    assert f"socket:[{os.fstat(notifier._socket.fileno()).st_ino}]" not in listed.stdout  # type: ignore[union-attr]
