@@ -17,11 +17,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from tcpmapkit.process import StartError
-from tcpmapkit.service import Service
 from tcpmapkit.unix_socket import UnixSocket
 
 if TYPE_CHECKING:
-    from tcpmapkit.config import ListenerConfig
+    from tcpmapkit.config import AdminConfig, ListenerConfig
     from tcpmapkit.config.scalars import Network
 
 __all__ = ["BACKLOG", "Address", "Listener", "is_allowed", "is_waiting"]
@@ -62,14 +61,32 @@ def is_waiting(listening: socket.socket) -> bool:
 
 class Listener:
     """The sockets of one endpoint. To one without `allow` only this host may connect, to a unix socket
-    whom its mode, owner and group let."""
+    whom its mode, owner and group let. `refused` is called with the address of whoever may not."""
 
-    def __init__(self, config: ListenerConfig, service: Service) -> None:
-        self.service = service
+    def __init__(
+        self, config: ListenerConfig | AdminConfig, refused: Callable[[str], None] = lambda host: None
+    ) -> None:
         self._config = config
-        self._allow = tuple(config.allow) or _LOOPBACK
+        self.refused = refused
+        self._allow = _allowed(config)
         self._sockets: list[socket.socket] = []
         self._unix: UnixSocket | None = None
+
+    @property
+    def config(self) -> ListenerConfig | AdminConfig:
+        """What it was made of."""
+        return self._config
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """The sockets that are bound, in the order of `addresses`."""
+        return list(self._sockets)
+
+    def take(self, config: ListenerConfig) -> None:
+        """Go by another configuration of the same endpoint: who may connect from now on. The owner and the
+        permissions of a unix socket stay as they were."""
+        self._config = config
+        self._allow = _allowed(config)
 
     @property
     def addresses(self) -> list[Address]:
@@ -164,13 +181,11 @@ class Listener:
                 _prepare(connection)
                 return connection
             connection.close()
-            self._note_refused(address[0])
+            self.refused(address[0])
 
-    def _note_refused(self, host: str) -> None:
-        service = self.service
-        service.counters.connections_refused += 1
-        text = "%s: connection from %s closed: not in allow"
-        service.said.log(_log, logging.WARNING, "refused", service.clock(), text, service.name, host)
+
+def _allowed(config: ListenerConfig | AdminConfig) -> tuple[Network, ...]:
+    return tuple(getattr(config, "allow", ())) or _LOOPBACK
 
 
 def _prepare(connection: socket.socket) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tcpmapkit.counters import Counters
 from tcpmapkit.policy_service import PolicyService
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tcpmapkit.connection import Connection
     from tcpmapkit.maps import Map
 
-__all__ = ["new_service"]
+__all__ = ["new_service", "update_service"]
 
 
 def new_service(
@@ -31,34 +31,36 @@ def new_service(
     """The service of a listener that serves these maps; `clock` gives seconds."""
     protocol = PROTOCOLS[config.protocol]
     ready = ReadyReplies(maps, clock)
-    common: dict[str, Any] = {
-        "name": str(config.endpoint),
-        "protocol": config.protocol,
-        "maps": {map.name if protocol.names_map else "": map for map in maps},
-        "find": ready.find,
-        "keep": ready.keep,
-        "new_codec": protocol.new_codec,
-        "idle_timeout": protocol.idle_timeout,
-        "gives_way": protocol.gives_way,
-        "clock": clock,
-        "opened": opened,
-        "closed": closed,
-        "counters": Counters(ready.outcomes),
-    }
-    if not protocol.has_attributes:
-        return Service(**common)
-    default = config.default_action
-    return PolicyService(
-        **common | {"find": _nothing_ready, "keep": _keep_nothing},
-        key=Template.compile(config.key),
-        default_action=None if default == "close" else Found(default),
-        stage=config.stage,
+    make = PolicyService if protocol.has_attributes else Service
+    service = make(
+        name=str(config.endpoint),
+        protocol=config.protocol,
+        ready=ready,
+        new_codec=protocol.new_codec,
+        idle_timeout=protocol.idle_timeout,
+        gives_way=protocol.gives_way,
+        clock=clock,
+        opened=opened,
+        closed=closed,
+        counters=Counters(ready.outcomes),
     )
+    _configure(service, config, maps)
+    return service
 
 
-def _nothing_ready(raw: bytes) -> None:
-    return None
+def update_service(service: Service, config: ListenerConfig, maps: Sequence[Map]) -> None:
+    """Let the service of a listener serve as another configuration of it says, the connections that it has
+    included. Where nothing changes, what is ready stays."""
+    if list(service.maps.values()) != list(maps):
+        service.ready.serve(maps)
+    _configure(service, config, maps)
 
 
-def _keep_nothing(*_: object) -> None:
-    return None
+def _configure(service: Service, config: ListenerConfig, maps: Sequence[Map]) -> None:
+    names = PROTOCOLS[config.protocol].names_map
+    service.serve({map.name if names else "": map for map in maps})
+    if isinstance(service, PolicyService):
+        service.key = Template.compile(config.key)
+        default = config.default_action
+        service.default_action = None if default == "close" else Found(default)
+        service.stage = config.stage

@@ -8,6 +8,7 @@ carry their generation, and one of another generation does not exist.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -30,6 +31,10 @@ Observer = Callable[[Query, Outcome, str, float], None]
 
 #: Seconds past its deadline, or its cancellation, after which a lookup that ignores it is given up.
 _OVERDUE: Final = 0.25
+
+#: Every generation of every map has a number of its own: a reply that was made of one is told from those of a
+#: map that has taken its map's place.
+_numbers = itertools.count(1)
 
 _TIMED_OUT: Final = TempFail("timed out")
 _STOPPED: Final = TempFail("shutting down")
@@ -60,7 +65,7 @@ class Map:
         self._split = split
         self.options = cache
         self._cache = AnswerCache(cache, clock) if cache is not None else None
-        self._current = attrs.evolve(generation, number=1)
+        self._current = attrs.evolve(generation, number=next(_numbers))
         self._log = logging.getLogger(f"tcpmapkit.map.{name}")
         self._said = Seldom()
         #: How many answers were served stale.
@@ -91,7 +96,7 @@ class Map:
     def replace(self, generation: Generation) -> Generation:
         """Take a new generation for the lookups to come; the old one, which those under way keep."""
         old = self._current
-        self._current = attrs.evolve(generation, number=old.number + 1, flights={})
+        self._current = attrs.evolve(generation, number=next(_numbers), flights={})
         return old
 
     def query(self, key: str, protocol: str = "", attributes: Mapping[str, str] | None = None) -> Query:

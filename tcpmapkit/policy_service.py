@@ -19,6 +19,10 @@ __all__ = ["PolicyService"]
 _KEY_TOO_LONG: Final = TempFail("key too long")
 
 
+def _nothing_ready(raw: bytes) -> None:
+    return None
+
+
 @attrs.define(eq=False, kw_only=True)
 class PolicyService(Service):
     """A `Service` of the requests of smtpd(8).
@@ -28,9 +32,17 @@ class PolicyService(Service):
     come from, None for any. Nothing is kept ready: a request is never the same twice.
     """
 
-    key: Template
-    default_action: Found | None = None
-    stage: str | None = None
+    key: Template = attrs.field(init=False)
+    default_action: Found | None = attrs.field(default=None, init=False)
+    stage: str | None = attrs.field(default=None, init=False)
+
+    @property
+    def find(self) -> Callable[[bytes], bytes | None]:
+        """Finds nothing."""
+        return _nothing_ready
+
+    def keep(self, request: Lookup, reply: bytes, answer: Answer) -> None:
+        """Keeps nothing."""
 
     def ask(self, request: Lookup, answered: Callable[[Answer], None]) -> Answer | None:
         """As `Service.ask`, with the key that the listener makes."""

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from sys import getsizeof
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from tcpmapkit.cache import Answer
 from tcpmapkit.counters import Outcomes
@@ -21,6 +21,9 @@ __all__ = ["AnswersKeptReady", "ReadyReplies"]
 #: Bytes that a reply costs beside its request and itself: the tuple, its numbers, its places in the
 #: dictionary and the queue (a test holds it against tracemalloc).
 _REPLY: Final = 260
+
+#: Replies thrown away are freed so many at a time, for each that is kept.
+_FREED: Final = 8
 
 
 class AnswersKeptReady(Protocol):
@@ -68,11 +71,23 @@ class ReadyReplies:
     def __init__(self, maps: Iterable[AnswersKeptReady], clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._replies: dict[bytes, tuple[bytes, float, int, int, _Kind]] = {}
+        self._thrown_away: list[dict[bytes, Any]] = []
         self.outcomes: dict[str, Outcomes] = {}
         self._kinds: dict[str, tuple[_Kind, _Kind]] = {}
+        self.serve(maps)
+
+    def serve(self, maps: Iterable[AnswersKeptReady]) -> None:
+        """Keep replies of these maps from now on: those there are go, the outcomes of maps that stay are
+        counted on."""
+        if self._replies:
+            self._thrown_away.append(self._replies)
+            self._replies = {}
+        self._kinds = {}
         for map in maps:
-            outcomes = self.outcomes[map.name] = Outcomes()
+            outcomes = self.outcomes.setdefault(map.name, Outcomes())
             self._kinds[map.name] = _Kind(map, outcomes, True), _Kind(map, outcomes, False)
+        for name in self.outcomes.keys() - self._kinds.keys():
+            del self.outcomes[name]
 
     def __len__(self) -> int:
         return len(self._replies)
@@ -100,8 +115,10 @@ class ReadyReplies:
     def keep(self, name: str, raw: bytes, reply: bytes, answer: Answer) -> None:
         """Keep the reply that `answer` of the map of that name gave, when it may be kept
         (`Answer.expires`)."""
-        if answer.expires <= 0.0:
+        if answer.expires <= 0.0 or name not in self._kinds:
             return
+        if self._thrown_away:
+            self._free_some()
         found, missing = self._kinds[name]
         kind = found if type(answer.outcome) is Found else missing
         cost = _REPLY + getsizeof(raw) + getsizeof(reply)
@@ -119,3 +136,11 @@ class ReadyReplies:
             ready = self._replies.get(oldest)
             if ready is not None and ready[4] is kind:
                 del self._replies[oldest]
+
+    def _free_some(self) -> None:
+        """Free a few of the replies that went: all at once would hold everybody up."""
+        old = self._thrown_away[-1]
+        for _ in range(min(_FREED, len(old))):
+            old.popitem()
+        if not old:
+            self._thrown_away.pop()

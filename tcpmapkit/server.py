@@ -1,4 +1,4 @@
-"""The server: its listeners, the connections they share room for, starting and stopping.
+"""The server: its listeners, the connections they share room for, starting, changing and stopping.
 
 `bind` before tables are loaded, so that Postfix waits instead of being refused; `start` when the maps
 answer; `stop` to finish what is in flight. Idle connections are found by one periodic sweep.
@@ -7,46 +7,61 @@ answer; `stop` to finish what is in flight. Idle connections are found by one pe
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
+from tcpmapkit.accepting import Accepting
 from tcpmapkit.connection import Connection
+from tcpmapkit.connections import Connections
 from tcpmapkit.counters import Counters
-from tcpmapkit.listener import BACKLOG, Address, Listener, is_waiting
-from tcpmapkit.listener_service import new_service
+from tcpmapkit.listener import Address, Listener
+from tcpmapkit.listener_service import new_service, update_service
 from tcpmapkit.process import drop_privileges, limit_connections
-from tcpmapkit.seldom import Seldom
+from tcpmapkit.service import Service
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig, ServerConfig
     from tcpmapkit.maps import Map
 
-__all__ = ["IDLE_ENOUGH", "PAUSE", "SWEEP_INTERVAL", "Server"]
-
-IDLE_ENOUGH: Final = 10.0
-"""Seconds for which a connection must have been idle to make room for a new one."""
-
-PAUSE: Final = 1.0
-"""Seconds for which accepting pauses when there is no room, unless a connection closes before."""
+__all__ = ["SWEEP_INTERVAL", "ListenerChange", "Server"]
 
 SWEEP_INTERVAL: Final = 30.0
 """Seconds between two looks for connections that have been idle for too long."""
 
-#: How many idle connections are picked out at once, so that a rush costs no search of all for each.
-_PICKED: Final = 256
-
-#: Seconds for connections that were dropped at the end of the grace to be gone.
+#: Seconds for connections that were being accepted when the server was told to stop.
 _LAST_TURNS: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
 
+@attrs.frozen(eq=False)
+class _Served:
+    """A listener, and the service of its connections."""
+
+    listener: Listener
+    service: Service
+
+
+@attrs.frozen(eq=False)
+class ListenerChange:
+    """Listeners as another configuration has them, ready to be taken: each with its maps and, where its
+    endpoint is served already, with what serves it now. `added` are bound."""
+
+    config: ServerConfig
+    max_connections: int
+    listeners: list[tuple[ListenerConfig, Sequence[Map], _Served | None]]
+    added: dict[int, Listener]
+
+
 class Server:
-    """Serves each listener's maps. `clock` gives seconds."""
+    """Serves each listener's maps. `clock` gives seconds. Without `accepts` it is given the connections
+    (`serve_connection`), and binds nothing."""
 
     def __init__(
         self,
@@ -54,36 +69,54 @@ class Server:
         listeners: Iterable[tuple[ListenerConfig, Sequence[Map]]],
         *,
         clock: Callable[[], float] = time.monotonic,
+        accepts: bool = True,
     ) -> None:
         self._config = config
         self._clock = clock
-        #: At most so many connections at a time; `bind` lowers it to what the open files allow.
-        self.max_connections: int = config.max_connections
-        self._connections: set[Connection] = set()
-        self._leaving: set[Connection] = set()  # had to make room, and are not gone yet
+        self._accepts = accepts
+        self._accepting = Accepting(self._is_full, self._welcome, clock)
+        self._connections = Connections(config.max_connections, clock, self._accepting.room_was_made)
         self._arriving: set[asyncio.Task[Any]] = set()
-        self._idle: list[Connection] = []  # candidates for making room, the longest idle last
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._gone = asyncio.Event()
-        self._accepting = False
+        self._sweeping: asyncio.TimerHandle | None = None
         self._stopping = False
-        self._said = Seldom()
-        self.listeners = [self._listener(listener, maps) for listener, maps in listeners]
+        self._served = [self._new(listener, maps) for listener, maps in listeners]
 
-    def _listener(self, config: ListenerConfig, maps: Sequence[Map]) -> Listener:
+    def _new(self, config: ListenerConfig, maps: Sequence[Map], bound: Listener | None = None) -> _Served:
         service = new_service(config, maps, self._clock, self._opened, self._closed)
-        return Listener(config, service)
+        listener = bound or Listener(config)
+        listener.refused = partial(self._note_refused, service)
+        return _Served(listener, service)
+
+    @property
+    def max_connections(self) -> int:
+        """At most so many connections at a time; `bind` lowers it to what the open files allow."""
+        return self._connections.limit
+
+    @property
+    def accepting(self) -> bool:
+        """Whether connections are accepted just now."""
+        return self._accepting.going
+
+    @property
+    def connections(self) -> Connections:
+        """Those that are open."""
+        return self._connections
 
     @property
     def counters(self) -> list[Counters]:
         """What each listener has done, in the order of the configuration."""
-        return [listener.service.counters for listener in self.listeners]
+        return [served.service.counters for served in self._served]
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """In the order of the configuration."""
+        return [served.listener for served in self._served]
 
     @property
     def addresses(self) -> list[list[Address]]:
         """Host and port of each listener's sockets, or a unix socket's path, in the order of the
         configuration."""
-        return [listener.addresses for listener in self.listeners]
+        return [served.listener.addresses for served in self._served]
 
     # Starting and stopping.
 
@@ -92,12 +125,10 @@ class Server:
 
         Raises `StartError`, with nothing left bound.
         """
-        self.max_connections = limit_connections(
-            self._config.max_connections, written=self._config.max_connections_written
-        )
+        self._connections.limit = _limit(self._config)
         try:
-            for listener in self.listeners:
-                listener.bind()
+            for served in self._served:
+                served.listener.bind()
         except BaseException:
             self.close()
             raise
@@ -108,12 +139,14 @@ class Server:
 
     def close(self) -> None:
         """Give up the sockets bound by a server that never started."""
-        for listener in self.listeners:
-            listener.close()
+        for served in self._served:
+            served.listener.close()
 
     async def start(self) -> None:
         """Begin to accept connections."""
-        self._resume()
+        for served in self._served:
+            self._accepting.add(served.listener, served.service)
+        self._accepting.start()
         self._sweep_later()
 
     async def stop(self) -> None:
@@ -121,58 +154,89 @@ class Server:
         if self._stopping:
             return
         self._stopping = True
-        if self._accepting:
-            self._unwatch()
+        self._accepting.stop()
         self.close()
-        for timer in self._timers.values():
-            timer.cancel()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         if self._arriving:
             await asyncio.wait(self._arriving, timeout=_LAST_TURNS)
-        for connection in list(self._connections):
-            connection.finish()
-        if not await self._all_gone(self._config.grace):
-            rest = self._connections | self._leaving
-            _log.warning("%d connections did not finish within the grace and are dropped", len(rest))
-            for connection in rest:
-                connection.abort()
-            await self._all_gone(_LAST_TURNS)
+        await self._connections.finish_all(self._config.grace)
 
-    async def _all_gone(self, seconds: float) -> bool:
-        self._gone.clear()
-        if not self._connections and not self._leaving:
-            return True
+    # Other listeners, other maps.
+
+    def prepare(
+        self, config: ServerConfig, listeners: Iterable[tuple[ListenerConfig, Sequence[Map]]]
+    ) -> ListenerChange:
+        """Bind what a new configuration adds, and change nothing else.
+
+        Raises `StartError` (and `ConfigError` as `Listener.bind` does), with nothing more bound than before.
+        """
+        left = {str(served.listener.config.endpoint): served for served in reversed(self._served)}
+        wanted: list[tuple[ListenerConfig, Sequence[Map], _Served | None]] = [
+            (listener, maps, left.pop(str(listener.endpoint), None)) for listener, maps in listeners
+        ]
+        added: dict[int, Listener] = {}
         try:
-            async with asyncio.timeout(seconds):
-                await self._gone.wait()
-        except TimeoutError:
-            return False
-        return True
+            for index, (listener, _, served) in enumerate(wanted):
+                if served is None:
+                    added[index] = Listener(listener)
+                    if self._accepts:
+                        added[index].bind()
+            limit = _limit(config) if self._accepts else self.max_connections
+        except BaseException:
+            for bound in added.values():
+                bound.close()
+            raise
+        return ListenerChange(config, limit, wanted, added)
 
-    # Accepting.
+    def discard(self, change: ListenerChange) -> None:
+        """Give up what `prepare` has bound."""
+        for bound in change.added.values():
+            bound.close()
 
-    def _acceptable(self, listener: Listener, listening: socket.socket) -> None:
-        for _ in range(BACKLOG):
-            if self._full():
-                if is_waiting(listening):
-                    open_now = len(self._connections)
-                    self._say("full", "%d connections and none of them idle: accepting pauses", open_now)
-                    self._pause()
-                return
-            try:
-                connection = listener.accept(listening)
-            except OSError as error:
-                self._say("resources", "cannot accept connections: %s", error.strerror)
-                self._pause()
-                return
-            if connection is None:
-                return
-            self._make_room()
-            listener.service.counters.connections += 1
-            served = Connection(listener.service)
-            self._connections.add(served)
-            arriving = asyncio.get_running_loop().create_task(self._serve(served, connection))
-            self._arriving.add(arriving)
-            arriving.add_done_callback(self._arriving.discard)
+    def take(self, change: ListenerChange) -> None:
+        """Serve as `change` says from now on: no connection of a listener that stays is closed; those of one
+        that goes close when what is in flight is answered."""
+        if self._stopping:
+            self.discard(change)
+            return
+        before, self._served = self._served, []
+        kept: set[Listener] = set()
+        for index, (config, maps, served) in enumerate(change.listeners):
+            if served is None:
+                served = self._new(config, maps, change.added[index])
+                self._accepting.add(served.listener, served.service)
+            else:
+                kept.add(served.listener)
+                served.listener.take(config)
+                if served.service.protocol == config.protocol:
+                    update_service(served.service, config, maps)
+                else:
+                    served = self._new(config, maps, served.listener)
+                    self._accepting.add(served.listener, served.service)
+            self._served.append(served)
+        for old in before:
+            if old.listener not in kept:
+                self._accepting.remove(old.listener)
+                old.listener.close()
+            if old.service not in [served.service for served in self._served]:
+                self._connections.finish(old.service)
+        self._config = change.config
+        self._connections.limit = change.max_connections
+
+    # Connections.
+
+    def serve_connection(self, listener: int, connection: socket.socket) -> None:
+        """Serve a connection that was accepted for the listener of that number, from 0."""
+        self._welcome(self._served[listener].service, connection)
+
+    def _welcome(self, service: Service, connection: socket.socket) -> None:
+        service.counters.connections += 1
+        served = Connection(service)
+        self._connections.add(served)
+        arriving = asyncio.get_running_loop().create_task(self._serve(served, connection))
+        self._arriving.add(arriving)
+        arriving.add_done_callback(self._arriving.discard)
 
     async def _serve(self, served: Connection, connection: socket.socket) -> None:
         try:
@@ -180,70 +244,15 @@ class Server:
         except OSError as error:
             _log.debug("%s: connection lost before it was served: %s", served.service.name, error)
             connection.close()
-            self._forget(served)
+            self._connections.forget(served)
 
-    def _full(self) -> bool:
-        """Whether there is no room and none can be made."""
-        return len(self._connections) >= self.max_connections and self._longest_idle() is None
+    def _is_full(self) -> int:
+        return len(self._connections) if self._connections.full else 0
 
-    def _make_room(self) -> None:
-        if len(self._connections) >= self.max_connections:
-            longest = self._longest_idle()
-            if longest is not None:
-                self._idle.pop()
-                self._connections.discard(longest)
-                self._leaving.add(longest)
-                longest.finish()
-
-    def _longest_idle(self) -> Connection | None:
-        """The connection to make room, last in `_idle`; first those whose clients reconnect unasked."""
-        latest = self._clock() - IDLE_ENOUGH
-        for again in (True, False):
-            while self._idle:
-                connection = self._idle[-1]
-                if connection in self._connections and self._is_idle(connection, latest):
-                    return connection
-                self._idle.pop()
-            if again:
-                self._idle = heapq.nsmallest(
-                    _PICKED,
-                    (connection for connection in self._connections if self._is_idle(connection, latest)),
-                    key=lambda connection: (
-                        not connection.service.gives_way,
-                        connection.last_active,
-                    ),
-                )[::-1]
-        return None
-
-    @staticmethod
-    def _is_idle(connection: Connection, latest: float) -> bool:
-        return connection.last_active <= latest and not connection.in_flight
-
-    def _pause(self) -> None:
-        """Accept nothing until a connection closes, or for a second: one may have become idle by then."""
-        self._unwatch()
-        self._timers["accept"] = asyncio.get_running_loop().call_later(PAUSE, self._resume)
-
-    def _unwatch(self) -> None:
-        self._accepting = False
-        for listener in self.listeners:
-            listener.unwatch()
-
-    def _resume(self) -> None:
-        if self._accepting or self._stopping:
-            return
-        self._accepting = True
-        timer = self._timers.pop("accept", None)
-        if timer is not None:
-            timer.cancel()
-        for listener in self.listeners:
-            listener.watch(self._acceptable)
-
-    def _say(self, subject: str, text: str, *args: object) -> None:
-        """Warn, once a minute for each subject."""
-        self._said.log(_log, logging.WARNING, subject, self._clock(), text, *args)
-
-    # Connections.
+    def _note_refused(self, service: Service, host: str) -> None:
+        service.counters.connections_refused += 1
+        text = "%s: connection from %s closed: not in allow"
+        service.said.log(_log, logging.WARNING, "refused", self._clock(), text, service.name, host)
 
     def _opened(self, connection: Connection) -> None:
         connection.service.counters.connections_open += 1
@@ -252,28 +261,19 @@ class Server:
 
     def _closed(self, connection: Connection) -> None:
         connection.service.counters.connections_open -= 1
-        self._forget(connection)
-
-    def _forget(self, connection: Connection) -> None:
-        self._connections.discard(connection)
-        self._leaving.discard(connection)
-        if self._stopping and not self._connections and not self._leaving:
-            self._gone.set()
-        elif not self._accepting and "accept" in self._timers:
-            self._resume()
+        self._connections.forget(connection)
 
     def sweep(self) -> None:
         """Close the connections that have been idle for longer than their protocol allows."""
-        now = self._clock()
-        for connection in list(self._leaving):
-            connection.close_idle()
-        for connection in list(self._connections):
-            if now - connection.last_active >= connection.service.idle_timeout:
-                connection.close_idle()
+        self._connections.sweep()
 
     def _sweep_later(self) -> None:
-        self._timers["sweep"] = asyncio.get_running_loop().call_later(SWEEP_INTERVAL, self._sweep)
+        self._sweeping = asyncio.get_running_loop().call_later(SWEEP_INTERVAL, self._sweep)
 
     def _sweep(self) -> None:
         self.sweep()
         self._sweep_later()
+
+
+def _limit(config: ServerConfig) -> int:
+    return limit_connections(config.max_connections, written=config.max_connections_written)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
@@ -36,20 +36,28 @@ class ServedMap(Protocol):
     def ask(self, query: Query, answered: Callable[[Answer], None]) -> Answer | None: ...
 
 
+class KeptReady(Protocol):
+    """What a connection asks of ready replies (see `tcpmapkit.ready.ReadyReplies`)."""
+
+    def serve(self, maps: Iterable[Any]) -> None: ...
+
+    def find(self, raw: bytes) -> bytes | None: ...
+
+    def keep(self, name: str, raw: bytes, reply: bytes, answer: Answer) -> None: ...
+
+
 @attrs.define(eq=False)
 class Service:
     """What the connections of one listener share.
 
-    `maps` has the maps by the name that a request gives, "" where it gives none; `find` and `keep`
-    are those of its ready replies; `opened` and `closed` are told of each connection; `clock` gives
-    seconds, `idle_timeout` is in seconds; `gives_way` as `ServedProtocol` has it.
+    `maps` has the maps by the name that a request gives, "" where it gives none; `ready` are its ready
+    replies; `opened` and `closed` are told of each connection; `clock` gives seconds, `idle_timeout` is
+    in seconds; `gives_way` as `ServedProtocol` has it.
     """
 
     name: str
     protocol: str
-    maps: Mapping[str, ServedMap]
-    find: Callable[[bytes], bytes | None]
-    keep: Callable[[str, bytes, bytes, Answer], None]
+    ready: KeptReady
     new_codec: Callable[[], Codec]
     idle_timeout: float
     clock: Callable[[], float]
@@ -58,11 +66,18 @@ class Service:
     gives_way: bool = False
     counters: Counters = attrs.Factory(Counters)
     said: Seldom = attrs.Factory(Seldom)
-    _outcomes: dict[str, Outcomes] = attrs.field(init=False)
+    maps: Mapping[str, ServedMap] = attrs.field(factory=dict, init=False)
+    _outcomes: dict[str, Outcomes] = attrs.field(factory=dict, init=False)
 
-    @_outcomes.default
-    def _count_by_map(self) -> dict[str, Outcomes]:
-        return {called: self.counters.of(map.name) for called, map in self.maps.items()}
+    def serve(self, maps: Mapping[str, ServedMap]) -> None:
+        """Ask these maps from now on."""
+        self.maps = maps
+        self._outcomes = {called: self.counters.of(map.name) for called, map in maps.items()}
+
+    @property
+    def find(self) -> Callable[[bytes], bytes | None]:
+        """What finds a ready reply."""
+        return self.ready.find
 
     def ask(self, request: Lookup, answered: Callable[[Answer], None]) -> Answer | None:
         """The answer at once; or None, and `answered` is called with it later, as `ServedMap.ask` does."""
@@ -98,13 +113,20 @@ class Service:
                 counted.temporary += 1
             return reply
         if answer.expires > 0.0:
-            self.keep(self.maps[request.map].name, request.raw, reply, answer)
+            self.keep(request, reply, answer)
         return reply
+
+    def keep(self, request: Lookup, reply: bytes, answer: Answer) -> None:
+        """Keep a reply ready for the same request."""
+        map = self.maps.get(request.map)
+        if map is not None:  # else it is served no more
+            self.ready.keep(map.name, request.raw, reply, answer)
 
     def _note_too_long(self, request: Lookup) -> None:
         self.counters.too_long += 1
         text = "map %s: a value found is too long for a reply"
-        self._say("too long", logging.WARNING, text, self.maps[request.map].name)
+        map = self.maps.get(request.map)
+        self._say("too long", logging.WARNING, text, map.name if map is not None else request.map)
 
     def reply_to_bug(self, error: Exception, request: Lookup, codec: Codec) -> bytes:
         """Called while an exception that should not exist is handled: even then there is a reply."""

@@ -26,7 +26,7 @@ import attrs
 from tcpmapkit.process import StartError, find_owner
 
 if TYPE_CHECKING:
-    from tcpmapkit.config import ListenerConfig
+    from tcpmapkit.config import AdminConfig, ListenerConfig
 
 __all__ = ["UnixSocket"]
 
@@ -55,7 +55,7 @@ class UnixSocket:
     inode: int
 
     @classmethod
-    def bind(cls, config: ListenerConfig, backlog: int) -> UnixSocket:
+    def bind(cls, config: ListenerConfig | AdminConfig, backlog: int) -> UnixSocket:
         """Listen at the endpoint's path, with its mode and owner set before anybody can connect.
 
         Raises `ConfigError` when there is no such owner or group, `StartError` when the path cannot be had.
@@ -71,7 +71,9 @@ class UnixSocket:
             raise StartError(f"cannot listen on {config.endpoint}: {reason}") from None
 
     @classmethod
-    def _listen(cls, path: Path, config: ListenerConfig, uid: int, gid: int, backlog: int) -> UnixSocket:
+    def _listen(
+        cls, path: Path, config: ListenerConfig | AdminConfig, uid: int, gid: int, backlog: int
+    ) -> UnixSocket:
         with contextlib.ExitStack() as undo:
             listening = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             listening.setblocking(False)
@@ -168,7 +170,7 @@ def _clear(path: Path) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _hand_over(path: Path, config: ListenerConfig, uid: int, gid: int) -> None:
+def _hand_over(path: Path, config: ListenerConfig | AdminConfig, uid: int, gid: int) -> None:
     """Set the mode and the owner. Links are not followed: who may write to the directory could put one
     in the file's place, and have root give away what it leads to."""
     try:

@@ -102,6 +102,9 @@ class Replies:
     kept: dict[bytes, bytes] = attrs.Factory(dict)
     outcomes: Outcomes = attrs.Factory(Outcomes)
 
+    def serve(self, maps: Any) -> None:
+        """Nothing is thrown away."""
+
     def find(self, raw: bytes) -> bytes | None:
         self.outcomes.ready_found += raw in self.kept
         return self.kept.get(raw)
@@ -118,9 +121,7 @@ def make_service(map: Any, clock: Callable[[], float]) -> tuple[Service, Replies
     service = Service(
         name="inet:127.0.0.1:4242",
         protocol="tcp_table",
-        maps={"": map},
-        find=replies.find,
-        keep=replies.keep,
+        ready=replies,
         new_codec=TcpTableCodec,
         idle_timeout=3600.0,
         clock=clock,
@@ -128,6 +129,7 @@ def make_service(map: Any, clock: Callable[[], float]) -> tuple[Service, Replies
         closed=connections.remove,
         counters=Counters({map.name: replies.outcomes}),
     )
+    service.serve({"": map})
     return service, replies, connections
 
 

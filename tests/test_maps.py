@@ -452,8 +452,9 @@ async def test_a_lookup_under_way_keeps_its_chain_its_answer_is_not_stored_and_n
 async def test_what_another_generation_answered_does_not_exist(outcome: Any) -> None:
     map = a_map(inline(outcome), clock=FakeClock(), cache=STALE)
     ask(map)
+    before = map.generation
     replace(map, inline(Found("new")))
-    assert map.generation == 2
+    assert map.generation > before
     assert ask(map).outcome == Found("new", 300)  # type: ignore[union-attr]
 
 

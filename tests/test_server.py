@@ -20,6 +20,7 @@ from tcpmapkit.cache import CacheOptions
 from tcpmapkit.chain import WaitingChain
 from tcpmapkit.config import Endpoint, ListenerConfig, ServerConfig
 from tcpmapkit.connection import Connection
+from tcpmapkit.connections import Connections
 from tcpmapkit.generation import Generation
 from tcpmapkit.listener import is_allowed
 from tcpmapkit.maps import Map
@@ -27,7 +28,7 @@ from tcpmapkit.process import StartError
 from tcpmapkit.query import Found, Query
 from tcpmapkit.server import Server
 from tcpmapkit.testing import FakeClock
-from tests.serving import HeldMap, Transport, make_server, running
+from tests.serving import HeldMap, Transport, make_server, make_service, running
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -207,7 +208,7 @@ def test_who_is_allowed(host: str, networks: list[str], allowed: bool) -> None:
 async def test_sockets_are_kept_alive_and_do_not_delay(map: HeldMap, clock: FakeClock) -> None:
     async with serving(map, clock=clock) as server, connected(server) as streams:
         assert await ask(streams) == b"200 v\n"
-        [connection] = server._connections
+        [connection] = server.connections
         served = connection._transport.get_extra_info("socket")
         assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert served.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -379,12 +380,12 @@ async def test_a_connection_with_a_lookup_in_flight_makes_no_room(map: HeldMap, 
 async def test_accepting_pauses_when_nobody_can_make_room_and_goes_on_when_one_closes(
     map: HeldMap, clock: FakeClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tcpmapkit.server.PAUSE", 600.0)
+    monkeypatch.setattr("tcpmapkit.accepting.PAUSE", 600.0)
     async with serving(map, clock=clock, max_connections=1) as server, connected(server) as first:
         assert await ask(first) == b"200 v\n"
         async with connected(server) as second:
             second[1].write(b"get k\n")
-            await until(lambda: not server._accepting)
+            await until(lambda: not server.accepting)
             assert await ask(first) == b"200 v\n"
             assert server.counters[0].connections == 1
             first[1].close()
@@ -397,12 +398,12 @@ async def test_accepting_pauses_when_nobody_can_make_room_and_goes_on_when_one_c
 async def test_accepting_goes_on_when_one_has_become_idle_meanwhile(
     map: HeldMap, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tcpmapkit.server.PAUSE", 0.01)
+    monkeypatch.setattr("tcpmapkit.accepting.PAUSE", 0.01)
     async with serving(map, clock=clock, max_connections=1) as server, connected(server) as first:
         assert await ask(first) == b"200 v\n"
         async with connected(server) as second:
             second[1].write(b"get k\n")
-            await until(lambda: not server._accepting)
+            await until(lambda: not server.accepting)
             clock.now += 10
             assert await second[0].readline() == b"200 v\n"
             assert await first[0].read() == b""
@@ -427,7 +428,7 @@ async def test_a_lack_of_descriptors_pauses_accepting_with_one_line_of_log(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("tcpmapkit.server.PAUSE", 0.01)
+    monkeypatch.setattr("tcpmapkit.accepting.PAUSE", 0.01)
     tries = 0
     async with serving(map, clock=clock) as server:
         accept = server.listeners[0].accept
@@ -496,7 +497,7 @@ async def test_a_peer_that_has_read_nothing_for_an_hour_is_dropped(map: HeldMap,
         with socket.create_connection(server.addresses[0][0]) as client:
             client.setblocking(False)
             await asyncio.get_running_loop().sock_sendall(client, b"get long\n" * 4000)
-            await until(lambda: any(connection.in_flight for connection in server._connections))
+            await until(lambda: any(connection.in_flight for connection in server.connections))
             counters, before = server.counters[0], -1
             while before != counters.found:
                 before = counters.found
@@ -509,15 +510,16 @@ async def test_a_peer_that_has_read_nothing_for_an_hour_is_dropped(map: HeldMap,
 
 
 async def test_a_connection_that_made_room_and_does_not_go_is_dropped(map: HeldMap, clock: FakeClock) -> None:
-    server = make_server(map, clock=clock, max_connections=1)
+    service, _, _ = make_service(map, clock)
+    connections = Connections(1, clock, lambda: None)
     transport = Transport()
-    connection = Connection(server.listeners[0].service)
+    connection = Connection(service)
     connection.connection_made(transport)  # type: ignore[arg-type]
-    server._connections.add(connection)
+    connections.add(connection)
     clock.now += 10
-    server._make_room()
-    assert (transport.closing, transport.aborted, server._connections) == (True, False, set())
-    server.sweep()
+    assert connections.make_room()
+    assert (transport.closing, transport.aborted, len(connections)) == (True, False, 0)
+    connections.sweep()
     assert transport.aborted
 
 
@@ -612,5 +614,4 @@ async def test_thousands_of_short_connections_leave_nothing_behind(map: HeldMap,
             await asyncio.gather(*(come_and_go(number) for number in range(50)))
         await until(lambda: server.counters[0].connections == 1000)
         await until(lambda: server.counters[0].connections_open == 0)
-        assert not server._connections | server._leaving
-        assert not server._arriving
+        assert not server.connections

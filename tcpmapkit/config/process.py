@@ -94,6 +94,7 @@ class AdminConfig:
     mode: Annotated[int, "mode"] = option("Permissions of a unix socket, in octal.", 0o600)
     owner: str | None = option("Owner of a unix socket.", None, validator=not_empty)
     group: str | None = option("Group of a unix socket.", None, validator=not_empty)
+    path: tuple[str | int, ...] = attrs.field(default=("admin",), metadata=INTERNAL)
 
 
 @attrs.frozen
