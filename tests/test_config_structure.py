@@ -336,6 +336,11 @@ LISTENER = '[maps.m]\nresolvers = [{type = "nothing"}]\n[[listeners]]\nmap = "m"
         (LISTENER + "endpoint='inet:localhost:1'\n[[listeners]]\nmap='m'\nprotocol='tcp_table'\nendpoint='inet:LOCALHOST:01'", [
             "10:10: listeners[1].endpoint: another listener has this endpoint, in line 6 (one socketmap endpoint serves many maps; for the others each has its own)"
         ]),
+        (LISTENER + "endpoint='inet:127.0.0.1:1'\nname='a'\n[[listeners]]\nmap='m'\nprotocol='tcp_table'\nendpoint='inet:127.0.0.1:2'\nname='a'", [
+            "12:6: listeners[1].name: another listener has this name, in line 7"
+        ]),
+        (LISTENER + "endpoint='inet:127.0.0.1:1'\nname='a:b'", ["7:6: listeners[0].name: a colon separates names"]),
+        (LISTENER + "endpoint='inet:127.0.0.1:1'\nname=''", ["7:6: listeners[0].name: must be 1 to 255 printable ASCII characters"]),
         (LISTENER + "endpoint='inet:127.0.0.1:1'\nprotocl='tcp_table'", [
             "7:1: listeners[0].protocl: unknown key (did you mean 'protocol'?)"
         ]),

@@ -55,6 +55,14 @@ def _delimiters(instance: object, attribute: Any, value: str) -> None:
             raise ValueError(f"{character!r} cannot be a delimiter")
 
 
+def _descriptor_name(instance: object, attribute: Any, value: str | None) -> None:
+    # What FileDescriptorName= takes: systemd.socket(5).
+    if value is not None and not (0 < len(value) < 256 and value.isascii() and value.isprintable()):
+        raise ValueError("must be 1 to 255 printable ASCII characters")
+    if ":" in (value or ""):
+        raise ValueError("a colon separates names")
+
+
 def _action(instance: object, attribute: Any, value: str) -> None:
     if not value.strip() or any(character in value for character in "\r\n\0"):
         raise ValueError("an action is one line of text")
@@ -96,6 +104,9 @@ class ListenerConfig:
 
     protocol: Literal["tcp_table", "socketmap", "policy"] = option("Protocol that Postfix speaks here.")
     endpoint: Endpoint = option("Where to listen: inet:host:port, or unix:path (not tcp_table).")
+    name: str | None = option(
+        "FileDescriptorName of the sockets that systemd passes for it.", None, validator=_descriptor_name
+    )
     map: str | None = option("Name of the map that is served (tcp_table, policy).", None)
     maps: tuple[str, ...] | None = option(
         "Names of the maps that are served (socketmap); by default every map that can be.",

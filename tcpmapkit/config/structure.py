@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -116,22 +116,26 @@ class _Structuring:
             return ListenerConfig(**fields, path=path)
 
         listeners = self.kept(self.array("listeners", value), read, "listeners")
+        one_socketmap = "one socketmap endpoint serves many maps; for the others each has its own"
+        self.told_apart(listeners, "endpoint", _endpoint_of, one_socketmap)
+        self.told_apart(listeners, "name", lambda listener: listener.name)
+        return tuple(listeners)
+
+    def told_apart(
+        self,
+        listeners: Sequence[ListenerConfig],
+        option: str,
+        value_of: Callable[[ListenerConfig], str | None],
+        hint: str | None = None,
+    ) -> None:
         first: dict[str, ListenerConfig] = {}
         for listener in listeners:
-            endpoint = str(listener.endpoint)
-            if listener.endpoint.kind == "inet" and listener.endpoint.port == 0:
-                continue
-            other = first.setdefault(endpoint.lower(), listener)
+            value = value_of(listener)
+            other = listener if value is None else first.setdefault(value, listener)
             if other is not listener:
-                line = locate(self.document, ConfigError("", path=(*other.path, "endpoint"))).line
-                self.errors.append(
-                    ConfigError(
-                        f"another listener has this endpoint, in line {line}",
-                        path=(*listener.path, "endpoint"),
-                        hint="one socketmap endpoint serves many maps; for the others each has its own",
-                    )
-                )
-        return tuple(listeners)
+                line = locate(self.document, ConfigError("", path=(*other.path, option))).line
+                what = f"another listener has this {option}, in line {line}"
+                self.errors.append(ConfigError(what, path=(*listener.path, option), hint=hint))
 
     # Maps
 
@@ -261,3 +265,9 @@ class _Structuring:
             finally:
                 self.reader.path.pop()
         return tuple(kept)
+
+
+def _endpoint_of(listener: ListenerConfig) -> str | None:
+    """The same text for the same place; None for a port that the system chooses."""
+    endpoint = listener.endpoint
+    return None if endpoint.kind == "inet" and endpoint.port == 0 else str(endpoint).lower()
