@@ -13,6 +13,8 @@ __all__ = ["HeldTables", "Place", "has_shrunk"]
 
 _log = logging.getLogger(__name__)
 
+_BEGINS: Final = "map %s: step %s: keeps the contents that it has: %s"
+
 #: The names of a map and of its step.
 Place = tuple[str, str]
 
@@ -51,7 +53,7 @@ class HeldTables:
         before, self._reasons = self._reasons, dict(held)
         for place, reason in held.items():
             if place not in before or str(before[place]) != str(reason):
-                _log.error("map %s: step %s: keeps the contents that it has: %s", *place, reason)
+                _log.error(_BEGINS, *place, str(reason).partition("\n")[0])
         for place in before:
             if place not in held:
                 _log.warning("map %s: step %s: is mended", *place)

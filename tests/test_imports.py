@@ -114,9 +114,9 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("tcpmapkit.resolvers.")])
 def test_a_built_in_resolver_imports_what_anyone_elses_may(module: str) -> None:
     own = ".".join(module.split(".")[:3])
-    # Shared are how Postfix reads the lines of a table, tables of any size, and what to do with values from
-    # elsewhere.
-    shared = ("postfix_lines", "remote", "table")
+    # Shared are files that are known again, how Postfix reads the lines of a table, tables of any size, and
+    # what to do with values from elsewhere.
+    shared = ("postfix_lines", "remote", "source_file", "table")
     allowed = {own, *(f"tcpmapkit.resolvers.{name}" for name in shared)}
     if own == "tcpmapkit.resolvers.rules":  # whose conditions are the rules of these two
         allowed |= {"tcpmapkit.resolvers.regex", "tcpmapkit.resolvers.cidr"}

@@ -25,10 +25,11 @@ from tcpmapkit.keys import fold
 from tcpmapkit.resolvers import table as tables
 from tcpmapkit.resolvers.csv import Csv, Rows
 from tcpmapkit.resolvers.file import File, Lines
+from tcpmapkit.resolvers.source_file import identity_of
 from tcpmapkit.resolvers.table import building, place, reading, sorting, writing
 from tcpmapkit.resolvers.table import index as indexes
 from tcpmapkit.resolvers.table.index import Index, open_index
-from tcpmapkit.resolvers.table.reading import Warnings, identity_of, read_dictionary
+from tcpmapkit.resolvers.table.reading import Warnings, read_dictionary
 from tests.loading import Collected, context, load
 from tests.test_file import TABLES, keys_for
 

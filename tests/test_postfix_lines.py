@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tcpmapkit import ConfigError, Found, PermFail, TempFail
-from tcpmapkit.resolvers import postfix_lines
-from tcpmapkit.resolvers.postfix_lines import logical_lines, read_settled, read_table, table_answer
+from tcpmapkit.resolvers import source_file
+from tcpmapkit.resolvers.postfix_lines import logical_lines, table_answer
+from tcpmapkit.resolvers.source_file import read_settled
 
 
 @pytest.mark.parametrize(
@@ -62,9 +63,9 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
         calls.append(descriptor)
         return real_fstat(descriptor)
 
-    monkeypatch.setattr(postfix_lines.os, "fstat", fstat)
-    monkeypatch.setattr(postfix_lines.time, "sleep", lambda _: None)
-    assert read_settled(path) == b"the whole"
+    monkeypatch.setattr(source_file.os, "fstat", fstat)
+    monkeypatch.setattr(source_file.time, "sleep", lambda _: None)
+    assert read_settled(path)[0] == b"the whole"
     assert len(calls) == 4
 
 
@@ -79,8 +80,8 @@ def test_a_file_that_never_comes_to_rest_is_refused(tmp_path: Path, monkeypatch:
             file.write("x")
         return real_fstat(descriptor)
 
-    monkeypatch.setattr(postfix_lines.os, "fstat", fstat)
-    monkeypatch.setattr(postfix_lines.time, "sleep", pauses.append)
+    monkeypatch.setattr(source_file.os, "fstat", fstat)
+    monkeypatch.setattr(source_file.time, "sleep", pauses.append)
     with pytest.raises(ConfigError, match="keeps changing"):
         read_settled(path)
     assert sum(pauses) == pytest.approx(1)
@@ -89,7 +90,7 @@ def test_a_file_that_never_comes_to_rest_is_refused(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("name", ["missing", ""])
 def test_a_file_that_cannot_be_read_is_the_operators_mistake(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot read|not a regular file") as caught:
-        read_table(tmp_path / name)
+        read_settled(tmp_path / name)
     assert str(tmp_path / name) in caught.value.message
     assert caught.value.path == ("path",)
 

@@ -187,6 +187,16 @@ class Csv:
         table, self._table = self._table, empty_table()
         await table.close()
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file that the table is read from."""
+        return (self.path,)
+
+    @property
+    def rows(self) -> int:
+        """How many keys the table has."""
+        return self._table.rows
+
     def is_current(self) -> bool:
         """Whether the file is still the one that was read; blocks for one stat(2)."""
         return self._table.is_current()

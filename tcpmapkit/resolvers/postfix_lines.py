@@ -1,4 +1,4 @@
-"""Reading table files the way Postfix reads them: logical lines, and what a line's value answers.
+"""The lines of a table file as Postfix reads them, and what a line's value answers.
 
 The rules are those of Postfix's readlline(3), which every one of its text tables goes through
 (postmap(1), cidr_table(5), pcre_table(5), regexp_table(5)).
@@ -6,32 +6,20 @@ The rules are those of Postfix's readlline(3), which every one of its text table
 
 from __future__ import annotations
 
-import os
-import stat
-import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import BinaryIO, TypeVar
 
-from tcpmapkit import ConfigError, Found, PermFail, TempFail
+from tcpmapkit import Found, PermFail, TempFail
 
 __all__ = [
     "WHITE_SPACE",
+    "decoded",
     "join_lines",
     "logical_lines",
-    "read_settled",
-    "read_table",
-    "settled",
     "table_answer",
 ]
 
-_T = TypeVar("_T")
-
 #: What separates words in a Postfix table: isspace(3) of ASCII, never Unicode's other spaces.
 WHITE_SPACE = " \t\n\v\f\r"
-
-_READING_TRIES = 10
-_READING_PAUSE = 0.1  # seconds
 
 
 def _warn_nobody(line: int, message: str) -> None:
@@ -83,52 +71,9 @@ def _logical_line(
     yield first, line
 
 
-def settled(path: Path, read: Callable[[BinaryIO], _T]) -> tuple[_T, os.stat_result]:
-    """What `read` makes of a file that nobody changes meanwhile, and what the file was; blocks, so call
-    it off the event loop.
-
-    A file that changes while it is read is read again, a few times. Raises `ConfigError` when it cannot
-    be read, is no regular file or does not come to rest, and what `read` raises.
-    """
-    try:
-        for _ in range(_READING_TRIES):
-            with open(path, "rb", opener=_open_at_once) as file:
-                before = os.fstat(file.fileno())
-                if not stat.S_ISREG(before.st_mode):
-                    raise ConfigError(f"{path} is not a regular file", path=("path",))
-                mistake = None
-                try:
-                    result = read(file)
-                except ConfigError as error:
-                    mistake = error  # of a file half written, it may be
-                after = os.fstat(file.fileno())
-            if (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size):
-                if mistake is not None:
-                    raise mistake
-                return result, after
-            time.sleep(_READING_PAUSE)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", path=("path",)) from None
-    raise ConfigError(
-        f"{path} keeps changing while it is read", path=("path",), hint="write a new file and rename it"
-    )
-
-
-def read_settled(path: Path) -> bytes:
-    """The content of a file, as `settled`, for about a second in all."""
-    return settled(path, lambda file: file.read())[0]
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO that nobody writes to would be waited for
-
-
-def read_table(path: Path) -> str:
-    """The text of a table file, blocking as `read_settled`; bytes that are not UTF-8 become lone surrogates.
-
-    Raises `ConfigError` when it cannot be read.
-    """
-    return read_settled(path).decode("utf-8", "surrogateescape")
+def decoded(content: bytes) -> str:
+    """The text of a table file; bytes that are not UTF-8 become lone surrogates."""
+    return content.decode("utf-8", "surrogateescape")
 
 
 def table_answer(value: str) -> Found | TempFail | PermFail:

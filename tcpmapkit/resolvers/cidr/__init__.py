@@ -11,7 +11,8 @@ from tcpmapkit import ConfigError, Found, hookimpl
 from tcpmapkit.resolvers.cidr.first_match import Answer, FirstMatch
 from tcpmapkit.resolvers.cidr.networks import Addresses, parse_address, parse_network, parse_pattern
 from tcpmapkit.resolvers.cidr.table import arrange, read_rules
-from tcpmapkit.resolvers.postfix_lines import WHITE_SPACE, read_table, table_answer
+from tcpmapkit.resolvers.postfix_lines import WHITE_SPACE, decoded, table_answer
+from tcpmapkit.resolvers.source_file import Identity, is_same, read_settled
 
 __all__ = ["Cidr", "FirstMatch", "Rule", "parse_address", "parse_network"]
 
@@ -27,7 +28,7 @@ class Rule:
 @attrs.define(eq=False)
 class Cidr:
     """Exactly one of `rules` and `path`. The first rule that holds the address counts, as cidr_table(5)
-    says; a key that is no address is a miss.
+    says; a key that is no address is a miss. `rows` is the number of rules.
 
     Raises `ConfigError` for a mistake in `rules`; in a file, what Postfix skips with a warning is
     skipped with a warning.
@@ -37,6 +38,8 @@ class Cidr:
         default=None, metadata={"help": "the rules in order, each {network, result}"}
     )
     path: Path | None = attrs.field(default=None, metadata={"help": "a cidr_table(5) file"})
+    rows: int = attrs.field(init=False, default=0)
+    _identity: Identity | None = attrs.field(init=False, default=None, repr=False)
     _families: dict[int, FirstMatch] = attrs.field(init=False, factory=dict, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -53,6 +56,7 @@ class Cidr:
             except ValueError as error:
                 raise ConfigError(str(error), path=("rules", index, "result")) from None
         self._families = arrange(parsed)
+        self.rows = len(parsed)
 
     async def start(self, context: Any) -> None:
         """Read the table. Raises `ConfigError` when it cannot be read."""
@@ -65,8 +69,19 @@ class Cidr:
         def warn(line: int, message: str) -> None:
             context.logger.warning("cidr map %s, line %d: %s", path, line, message)
 
-        rules, blocks = read_rules(read_table(path), warn)
+        content, identity = read_settled(path)
+        rules, blocks = read_rules(decoded(content), warn)
         self._families = arrange(((addresses, table_answer(result)) for addresses, result in rules), blocks)
+        self.rows, self._identity = len(rules), identity
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file that the rules are read from, if they are."""
+        return () if self.path is None else (self.path,)
+
+    def is_current(self) -> bool:
+        """Whether the file is still the one that was read; blocks for one stat(2)."""
+        return self.path is None or is_same(self.path, self._identity)
 
     def resolve(self, query: Any) -> Answer | None:
         """The answer of the first rule that holds the address, or a miss."""

@@ -30,6 +30,7 @@ from tcpmapkit.resolvers.http.freshness import lifetime, retry_after
 from tcpmapkit.resolvers.http.request import Headers, Url
 from tcpmapkit.resolvers.http.response import Unusable, pass_over_body, read_body, values_in
 from tcpmapkit.resolvers.remote import Complaints, Unmatchable, ValueMatch
+from tcpmapkit.resolvers.source_file import Identity, is_same, known
 
 __all__ = ["Http"]
 
@@ -90,6 +91,7 @@ class Http:
     _match: Any = attrs.field(init=False, default=None)
     _own_headers: dict[str, str] = attrs.field(init=False)
     _tls: Any = attrs.field(init=False, default=True)
+    _read: tuple[Identity | None, ...] = attrs.field(init=False, default=())
     _context: Any = attrs.field(init=False, default=None)
     _complain: Any = attrs.field(init=False, default=None)
 
@@ -165,10 +167,20 @@ class Http:
     def _load(self) -> None:
         import aiohttp  # noqa: F401 - loaded here, so that no lookup pays for it
 
+        self._read = tuple(map(known, self.files))
         if self.token_file is not None:
             self._own_headers["Authorization"] = f"Bearer {read_token(self.token_file)}"
         if self.ca_file is not None or self.client_cert is not None:
             self._tls = tls_context(self.ca_file, self.client_cert)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What the server is shown, and which certificates are trusted: that is renewed now and then."""
+        return tuple(one for one in (self.token_file, self.ca_file, self.client_cert) if one is not None)
+
+    def is_current(self) -> bool:
+        """Whether those files are still the ones that were read; blocks for a stat(2) each."""
+        return all(map(is_same, self.files, self._read))
 
     async def resolve(self, query: Any) -> Any:
         """The values that the API has for this query, joined; see the module for what else."""

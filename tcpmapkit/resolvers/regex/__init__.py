@@ -17,7 +17,6 @@ from typing import Any, Literal
 import attrs
 
 from tcpmapkit import ConfigError, Found, PermFail, TempFail, hookimpl
-from tcpmapkit.resolvers.postfix_lines import read_settled
 from tcpmapkit.resolvers.regex.effort import MATCH_LIMIT, Effort, MatchFailed, TooMuchEffort
 from tcpmapkit.resolvers.regex.engine import Engine, choose_engine
 from tcpmapkit.resolvers.regex.rules import (
@@ -33,6 +32,7 @@ from tcpmapkit.resolvers.regex.rules import (
 from tcpmapkit.resolvers.regex.search import Table
 from tcpmapkit.resolvers.regex.table import TableReader
 from tcpmapkit.resolvers.regex.tree import PatternError, Untranslatable
+from tcpmapkit.resolvers.source_file import Identity, is_same, read_settled
 
 #: At most so often, in seconds, is a pattern at its match limit logged.
 _LOG_INTERVAL = 60.0
@@ -82,6 +82,7 @@ class Regex:
     gave_up: int = attrs.field(default=0, init=False)
     too_much: int = attrs.field(default=0, init=False)
     _table: Table = attrs.field(init=False, repr=False)
+    _identity: Identity | None = attrs.field(default=None, init=False, repr=False)
     _without_automaton: str = attrs.field(default="", init=False, repr=False)
     _logger: logging.Logger = attrs.field(default=logging.getLogger(__name__), init=False, repr=False)
     _clock: Callable[[], float] = attrs.field(default=time.monotonic, init=False, repr=False)
@@ -153,7 +154,7 @@ class Regex:
         """Load the file, off the event loop. Raises `ConfigError` for all lines that cannot be run."""
         self._logger, self._clock = context.logger, context.clock
         if self.path is not None:
-            self._table = await asyncio.to_thread(self._load, self.path)
+            self._table, self._identity = await asyncio.to_thread(self._load, self.path)
         if self.engine == "re":
             self._logger.warning('engine = "re": nothing ends a pattern that takes too long over a key')
         always, rules = len(self._table.always), len(self._table.leaves)
@@ -165,16 +166,17 @@ class Regex:
             text = "%s%d of the %d rules require no text of a key, and are tried for every one"
             self._logger.warning(text, place, always, rules)
 
-    def _load(self, path: Path) -> Table:
+    def _load(self, path: Path) -> tuple[Table, Identity]:
         def warn(line: int, message: str) -> None:
             self._logger.warning("%s, line %d: %s", path, line, message)
 
         effort = Effort(self.match_limit)
         reader = TableReader(path, self._syntax(), self._load_engine(effort), warn)
-        table = reader.read(read_settled(path).decode("latin-1"))
+        content, identity = read_settled(path)
+        table = reader.read(content.decode("latin-1"))
         if reader.errors:
             raise ConfigError.several(reader.errors)
-        return self._arrange(table, effort)
+        return self._arrange(table, effort), identity
 
     def _arrange(self, rules: Rules, effort: Effort) -> Table:
         try:
@@ -183,6 +185,20 @@ class Regex:
             self._without_automaton = "ahocorasick-rs cannot be used"
             return Table.of(rules, effort, prefilter=False)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file that the rules are read from, if they are."""
+        return () if self.path is None else (self.path,)
+
+    @property
+    def rows(self) -> int:
+        """How many rules there are."""
+        return len(self._table.leaves)
+
+    def is_current(self) -> bool:
+        """Whether the file is still the one that was read; blocks for one stat(2)."""
+        return self.path is None or is_same(self.path, self._identity)
+
     def resolve(self, query: Any) -> Found | TempFail | PermFail | None:
         """The answer of the first rule that matches; a key that is not valid Unicode is a miss."""
         try:
@@ -190,7 +206,7 @@ class Regex:
         except UnicodeEncodeError:
             return None
         try:
-            return self._table.find(key, self._give_up)
+            return self._table.find(key, query, self._give_up)
         except TooMuchEffort as error:
             self.too_much += 1
             self._log(f"{self.path or 'rules'}: {error}: the lookup failed ({self.too_much} so far)")

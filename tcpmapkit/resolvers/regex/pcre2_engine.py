@@ -128,11 +128,10 @@ class _Pcre2Pattern:
             uncounted = len(_UNCOUNTED.findall(self._pattern))
             if uncounted * len(key) ** 2 > _MOST_UNCOUNTED:
                 raise MatchFailed("the key is too long for this pattern")
-        full = self._engine.effort.match_limit
         error: Exception | None = None
         for part in (0, 16, 1):
             if part:
-                self._engine.effort.spend(full // 16 if part == 16 else full - full // 16)
+                self._engine.effort.spend(1 if part == 16 else 15)
             elif length == _LENGTHS[0]:
                 continue
             try:

@@ -61,7 +61,7 @@ class PythonRe:
         compiled = re.compile(text, re.DOTALL | (re.IGNORECASE if icase else 0))
         if self.effort is None:
             return _RePattern(compiled, parsed.groups)
-        return _BoundedPattern(compiled, parsed.groups, Bound.of(parsed.tree), self.effort.match_limit)
+        return _BoundedPattern(compiled, parsed.groups, Bound.of(parsed.tree), self.effort)
 
 
 class _RePattern:
@@ -78,19 +78,22 @@ class _RePattern:
 
 
 class _BoundedPattern:
-    __slots__ = ("_bound", "_limit", "_search", "groups", "required")
+    __slots__ = ("_bound", "_effort", "_search", "groups", "required")
 
-    def __init__(self, compiled: re.Pattern[bytes], groups: int, bound: Bound, limit: int) -> None:
+    def __init__(self, compiled: re.Pattern[bytes], groups: int, bound: Bound, effort: Effort) -> None:
         self._search = compiled.search
         self._bound = bound
-        self._limit = limit
+        self._effort = effort
         self.groups = groups
         self.required: tuple[frozenset[bytes], ...] = ()
 
     def search(self, key: bytes) -> re.Match[bytes] | None:
         """See `engine.Pattern`."""
-        if self._bound.steps(key) > self._limit:
+        steps, limit = self._bound.steps(key), self._effort.match_limit
+        if steps > limit:
             raise MatchFailed("match limit exceeded")
+        if steps > limit // 16:
+            self._effort.look()  # most take far fewer than they could: they are timed, not counted
         return self._search(key)
 
     def group(self, match: re.Match[bytes], key: bytes, number: int) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 
-from tcpmapkit.resolvers.regex.effort import Effort, MatchFailed
+from tcpmapkit.resolvers.regex.effort import Effort, MatchFailed, Work
 from tcpmapkit.resolvers.regex.required import Texts
 from tcpmapkit.resolvers.regex.rules import Answer, Condition, Rule, Rules, fill_in
 
@@ -31,8 +31,6 @@ _MOST_NESTED = 3
 _OFTEN, _LETTERS = 40.0, 20.0
 # To build one holds the interpreter, a millisecond for some 15000 bytes of text: there are several.
 _LARGEST_AUTOMATON = 160_000
-# The clock is read each time that so many rules have been tried.
-_BETWEEN_CLOCKS = 8
 
 
 _Scan = tuple[Callable[..., list[tuple[int, int, int]]], tuple[tuple[int, ...], ...]]
@@ -167,31 +165,42 @@ class Table:
             return numbers[0]
         return sorted({*self.always, *chain.from_iterable(numbers)})
 
-    def find(self, key: bytes, failed: Callable[[Condition, MatchFailed], Any]) -> Answer | None:
-        """The answer of the first rule that matches. `failed` is told of conditions the engine gave up
-        on: they count as not met, negated or not. Raises `TooMuchEffort`."""
+    def find(self, key: bytes, query: Any, failed: Callable[[Condition, MatchFailed], Any]) -> Answer | None:
+        """The answer of the first rule that matches, `query` saying of which lookup this is a part.
+        `failed` is told of conditions the engine gave up on: they count as not met, negated or not.
+        Raises `TooMuchEffort`."""
         candidates = self.candidates(key)
-        many = len(candidates) > _BETWEEN_CLOCKS
-        if many:
-            self.effort.begin_many()
-        else:
-            self.effort.begin()
+        if not candidates:
+            return None
+        work = self.effort.begin(query)
+        try:
+            return self._first(key, candidates, work, failed)
+        finally:
+            work.end()
+
+    def _first(
+        self,
+        key: bytes,
+        candidates: Sequence[int],
+        work: Work,
+        failed: Callable[[Condition, MatchFailed], Any],
+    ) -> Answer | None:
         leaves = self.leaves
         met: dict[_Around, bool] = {}
-        position = tried = 0
+        position = 0
         while position < len(candidates):
             leaf = leaves[candidates[position]]
             position += 1
             if leaf.around:
-                end = _end_of_unmet(leaf.around, met, key, failed)
+                end = self._end_of_unmet(leaf.around, met, key, failed)
                 if end:
                     position = bisect_left(candidates, end, position)
                     continue
             rule = leaf.rule
             condition = rule.condition
-            tried += 1
-            if many and not tried % _BETWEEN_CLOCKS:
-                self.effort.tried(tried)
+            work.left -= 1
+            if work.left <= 0:
+                self.effort.look()
             try:
                 match = condition.pattern.search(key)
                 if (match is None) is not condition.negate:
@@ -199,30 +208,32 @@ class Table:
             except MatchFailed as error:
                 failed(condition, error)
                 continue
-            if rule.second is None or _holds(rule.second, key, failed):
+            if rule.second is None or self._holds(rule.second, key, failed):
                 return rule.fixed if rule.fixed is not None else fill_in(rule, match, key)
         return None
 
+    def _end_of_unmet(
+        self,
+        around: tuple[_Around, ...],
+        met: dict[_Around, bool],
+        key: bytes,
+        failed: Callable[[Condition, MatchFailed], Any],
+    ) -> int:
+        """Where the first `if` that the key does not meet ends; 0 when it meets all."""
+        for one in around:
+            holds = met.get(one)
+            if holds is None:
+                holds = met[one] = self._holds(one.condition, key, failed)
+            if not holds:
+                return one.end
+        return 0
 
-def _end_of_unmet(
-    around: tuple[_Around, ...],
-    met: dict[_Around, bool],
-    key: bytes,
-    failed: Callable[[Condition, MatchFailed], Any],
-) -> int:
-    """Where the first `if` that the key does not meet ends; 0 when it meets all."""
-    for one in around:
-        holds = met.get(one)
-        if holds is None:
-            holds = met[one] = _holds(one.condition, key, failed)
-        if not holds:
-            return one.end
-    return 0
-
-
-def _holds(condition: Condition, key: bytes, failed: Callable[[Condition, MatchFailed], Any]) -> bool:
-    try:
-        return condition.holds(key)
-    except MatchFailed as error:
-        failed(condition, error)
-        return False
+    def _holds(
+        self, condition: Condition, key: bytes, failed: Callable[[Condition, MatchFailed], Any]
+    ) -> bool:
+        self.effort.tried()
+        try:
+            return condition.holds(key)
+        except MatchFailed as error:
+            failed(condition, error)
+            return False

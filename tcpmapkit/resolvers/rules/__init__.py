@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import attrs
@@ -19,9 +19,6 @@ from tcpmapkit.resolvers.rules.conditions import Condition, Test
 
 #: At most so often, in seconds, is a pattern at its match limit logged.
 _LOG_INTERVAL = 60.0
-
-#: When more rules reach it for one request, the request fails.
-_MOST_GIVEN_UP = 2
 
 
 def _action(instance: object, attribute: Any, value: str) -> None:
@@ -76,21 +73,18 @@ class _Rules:
         """Take the logger."""
         self._logger, self._clock = context.logger, context.clock
 
-    def left(self, attributes: Mapping[str, str]) -> Iterable[_Compiled]:
+    def left(self, query: Any) -> Iterable[_Compiled]:
         """The rules whose conditions hold, those on maps aside. Raises `TooMuchEffort`."""
-        given_up = 0
+        attributes = query.attributes
         for rule in self.rules:
             try:
                 for name, test in rule.tests:
-                    if not test(attributes.get(name, "")):
+                    if not test(attributes.get(name, ""), query):
                         break
                 else:
                     yield rule
             except MatchFailed as error:
                 self._give_up(rule, error)
-                given_up += 1
-                if given_up > _MOST_GIVEN_UP:
-                    raise TooMuchEffort(f"rule {rule.number} and others reached the match limit") from None
 
     def _give_up(self, rule: _Compiled, error: MatchFailed) -> None:
         self.gave_up += 1
@@ -138,7 +132,7 @@ class InlineRules(_Rules):
 
     def _first(self, query: Any) -> Any:
         ttl = None
-        for rule in self.left(query.attributes):
+        for rule in self.left(query):
             for attribute, map in rule.maps:
                 answer = map.resolve(_question(query, attribute))
                 if isinstance(answer, (TempFail, PermFail)):
@@ -163,7 +157,7 @@ class WaitingRules(_Rules):
 
     async def _first(self, query: Any) -> Any:
         ttl = None
-        for rule in self.left(query.attributes):
+        for rule in self.left(query):
             for attribute, map in rule.maps:
                 question = _question(query, attribute)
                 answer = await map.resolve(question) if map.can_wait else map.resolve(question)

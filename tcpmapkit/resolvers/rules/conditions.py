@@ -19,8 +19,9 @@ from tcpmapkit.resolvers.regex.tree import PatternError, Untranslatable
 
 __all__ = ["Condition", "Test"]
 
-#: Whether a condition holds for an attribute's value. Raises `MatchFailed` (regex) when that cannot be said.
-Test = Callable[[str], bool]
+#: Whether a condition holds for an attribute's value, asked in the lookup that the query belongs to. Raises
+#: `MatchFailed` (regex) when that cannot be said, and `TooMuchEffort`.
+Test = Callable[[str, Any], bool]
 
 _OPERATORS: dict[str, Callable[[int, int], bool]] = {
     "<": operator.lt,
@@ -45,7 +46,7 @@ def equal(text: str) -> Test:
     """Equality without regard to case, as of the keys of Postfix's tables."""
     negate, rest = _negatable(text)
     wanted = rest.casefold()
-    return lambda value: (value.casefold() == wanted) is not negate
+    return lambda value, query: (value.casefold() == wanted) is not negate
 
 
 def matching(text: str) -> Test:
@@ -64,10 +65,14 @@ def matching(text: str) -> Test:
         raise ConfigError(f"cannot be run as Postfix runs it: {error}") from None
     holds = Matching(compiled, negate, 0).holds
 
-    def test(value: str) -> bool:
-        effort.begin()
-        # Bytes that are not UTF-8 have become lone surrogates; no value may raise here.
-        return holds(value.encode(errors="surrogatepass"))
+    def test(value: str, query: Any) -> bool:
+        work = effort.begin(query)
+        try:
+            effort.tried()
+            # Bytes that are not UTF-8 have become lone surrogates; no value may raise here.
+            return holds(value.encode(errors="surrogatepass"))
+        finally:
+            work.end()
 
     return test
 
@@ -100,7 +105,7 @@ def inside(written: str | tuple[str, ...]) -> Test:
         for family in {one.family for one in networks}
     }
 
-    def test(value: str) -> bool:
+    def test(value: str, query: Any) -> bool:
         try:
             family, number = parse_address(value)
         except ValueError:
@@ -119,7 +124,7 @@ def comparing(text: str) -> Test:
     negate = match[1].count("!") % 2 == 1
     compare, limit = _OPERATORS[match[2]], int(match[3])
     is_number = _NUMBER.fullmatch
-    return lambda value: (is_number(value) is not None and compare(int(value), limit)) is not negate
+    return lambda value, query: (is_number(value) is not None and compare(int(value), limit)) is not negate
 
 
 def _attribute(instance: object, attribute: Any, name: str) -> None:

@@ -13,14 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import attrs
 
 from tcpmapkit import ConfigError
-from tcpmapkit.resolvers.table.reading import (
-    Entry,
-    Identity,
-    Reading,
-    Warnings,
-    identity_of,
-    read_dictionary,
-)
+from tcpmapkit.resolvers.source_file import Identity, identity_of, is_same
+from tcpmapkit.resolvers.table.reading import Entry, Reading, Warnings, read_dictionary
 
 if TYPE_CHECKING:
     from tcpmapkit.resolvers.table.building import CannotIndex
@@ -69,10 +63,7 @@ class Table:
 
     def is_current(self) -> bool:
         """Whether the file is the one that was read. One stat(2); a file that is gone is not."""
-        try:
-            return self._reading is not None and identity_of(self._reading.path) == self._identity
-        except ConfigError:
-            return False
+        return self._reading is not None and is_same(self._reading.path, self._identity)
 
     async def close(self) -> None:
         """Let go of the index. `get` is not to be called any more."""

@@ -16,9 +16,10 @@ from subprocess import PIPE, Popen, TimeoutExpired
 from typing import Any, Final
 
 from tcpmapkit import ConfigError
+from tcpmapkit.resolvers.source_file import Identity, identity_of
 from tcpmapkit.resolvers.table.index import Index, open_index
 from tcpmapkit.resolvers.table.place import find_index, index_directories, index_name
-from tcpmapkit.resolvers.table.reading import Identity, Reading, Warnings, identity_of
+from tcpmapkit.resolvers.table.reading import Reading, Warnings
 
 __all__ = ["CannotIndex", "current_index"]
 

@@ -25,7 +25,8 @@ from typing import Any, Final
 import attrs
 
 from tcpmapkit import LookupTempFail
-from tcpmapkit.resolvers.table.reading import Entry, Identity, Reading, Warnings
+from tcpmapkit.resolvers.source_file import Identity
+from tcpmapkit.resolvers.table.reading import Entry, Reading, Warnings
 
 __all__ = ["ABOUT", "LONGEST", "Index", "about", "long_key", "open_index"]
 

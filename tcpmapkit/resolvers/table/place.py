@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 from typing import Final
 
+from tcpmapkit.resolvers.source_file import identity_of
 from tcpmapkit.resolvers.table.index import Index, open_index
-from tcpmapkit.resolvers.table.reading import Reading, identity_of
+from tcpmapkit.resolvers.table.reading import Reading
 
 __all__ = ["find_index", "index_directories", "index_name", "is_trusted"]
 

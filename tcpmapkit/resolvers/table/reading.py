@@ -5,25 +5,20 @@ from __future__ import annotations
 import heapq
 import io
 import logging
-import os
-import stat
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
-import attrs
-
-from tcpmapkit import ConfigError, Found
-from tcpmapkit.resolvers.postfix_lines import settled, table_answer
+from tcpmapkit import Found
+from tcpmapkit.resolvers.postfix_lines import table_answer
+from tcpmapkit.resolvers.source_file import Identity, read_settled
 
 __all__ = [
     "Entry",
-    "Identity",
     "Reading",
     "Warnings",
     "duplicate",
-    "identity_of",
     "read_dictionary",
     "why_refused",
 ]
@@ -57,35 +52,6 @@ class Reading(Protocol):
     def rows(self, file: BinaryIO, warn: Warn) -> Generator[tuple[int, str, str], None, None]:
         """Each row: the number of its line, its folded key, its value. A key holds no NUL and no LF and
         is not empty, nor is a value. `warn` is told of the lines that say nothing. Raises `ConfigError`."""
-
-
-@attrs.frozen
-class Identity:
-    """What changes when a file is replaced or written to, or its permissions are changed.
-
-    `changed_ns` (ctime) also tells of a file written to whose old date was set again.
-    """
-
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
-    changed_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Identity:
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def identity_of(path: Path) -> Identity:
-    """What the file is now. Raises `ConfigError` when it is not there or no regular file."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", path=("path",)) from None
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"{path} is not a regular file", path=("path",))
-    return Identity.of(status)
 
 
 class Warnings:
@@ -139,9 +105,9 @@ def why_refused(key: str, value: str) -> str | None:
 
 def read_dictionary(reading: Reading, warn: Warn) -> tuple[dict[str, Entry], Identity]:
     """The entries by folded key, and what the file was; blocks. Raises `ConfigError`."""
-    content, status = settled(reading.path, lambda file: file.read())
+    content, identity = read_settled(reading.path)
     with closing(reading.rows(io.BytesIO(content), warn)) as rows:
-        return _entries(reading, rows, warn), Identity.of(status)
+        return _entries(reading, rows, warn), identity
 
 
 def _entries(reading: Reading, rows: Iterator[tuple[int, str, str]], warn: Warn) -> dict[str, Entry]:

@@ -18,17 +18,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from tcpmapkit.resolvers.postfix_lines import settled
+from tcpmapkit.resolvers.source_file import Identity, identity_of, settled
 from tcpmapkit.resolvers.table.index import ABOUT, LONGEST, about, long_key, open_index
 from tcpmapkit.resolvers.table.place import is_trusted
-from tcpmapkit.resolvers.table.reading import (
-    Identity,
-    Reading,
-    Warnings,
-    duplicate,
-    identity_of,
-    why_refused,
-)
+from tcpmapkit.resolvers.table.reading import Reading, Warnings, duplicate, why_refused
 from tcpmapkit.resolvers.table.sorting import Sorter
 
 __all__ = ["write_index"]
@@ -129,8 +122,7 @@ def _write(reading: Reading, path: Path, warnings: Warnings, tell: Told) -> Iden
             _sort_rows(reading, file, sorter, warnings, tell)
             return sorter
 
-        sorter, status = settled(reading.path, sort)
-        identity = Identity.of(status)
+        sorter, identity = settled(reading.path, sort)
         records = _shown(sorter.sorted(), sorter, tell)
         _fill(path, reading, identity, records, sorter.size + 32 * sorter.count, warnings)
         return identity
