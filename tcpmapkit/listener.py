@@ -16,6 +16,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from tcpmapkit.inherited import inherited_sockets
 from tcpmapkit.process import StartError
 from tcpmapkit.unix_socket import UnixSocket
 
@@ -93,18 +94,32 @@ class Listener:
         """Where it listens: host and port of each socket, or the path of the one that a unix endpoint has."""
         if self._unix is not None:
             return [(str(self._unix.path),)]
-        return [listening.getsockname()[:2] for listening in self._sockets]
+        names = [listening.getsockname() for listening in self._sockets]
+        return [(name,) if isinstance(name, str) else name[:2] for name in names]
 
     def bind(self) -> None:
-        """Bind and listen: from now on peers wait instead of being refused.
+        """Bind and listen: from now on peers wait instead of being refused. Where systemd passes sockets
+        for this listener, those are taken as they are: their unit says who owns them.
 
         Raises `StartError`, and `ConfigError` when a unix socket's owner or group does not exist.
         """
+        if self._inherit():
+            return
         if self._config.endpoint.kind == "unix":
             self._unix = UnixSocket.bind(self._config, BACKLOG)
             self._sockets.append(self._unix.listening)
         else:
             self._bind_inet()
+
+    def _inherit(self) -> bool:
+        endpoint, name = self._config.endpoint, getattr(self._config, "name", None)
+        self._sockets = inherited_sockets().take(name, endpoint)
+        if any((one.family == socket.AF_UNIX) != (endpoint.kind == "unix") for one in self._sockets):
+            self.close()
+            raise StartError(
+                f"the socket {name} that systemd passes is not {endpoint.kind}, as {endpoint} is"
+            )
+        return bool(self._sockets)
 
     def _bind_inet(self) -> None:
         endpoint = self._config.endpoint
