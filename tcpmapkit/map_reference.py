@@ -6,7 +6,6 @@ from typing import Any
 
 import attrs
 
-from tcpmapkit.generation import Generation
 from tcpmapkit.maps import Map
 from tcpmapkit.query import Found, Miss, NotFound, Outcome, Query
 
@@ -22,20 +21,20 @@ __all__ = [
 
 @attrs.define(eq=False)
 class _Reference:
-    """A map as a step of another one sees it: of the generation it was built with, so that one
-    lookup never sees two states of a table."""
+    """A map as a step of another one sees it. When its tables or options change, another map takes its
+    place, and another chain that of whoever refers to it: one lookup never sees two states of a table."""
 
     map: Map
-    generation: Generation
 
     def _question(self, query: Query) -> Query:
         own = self.map.query(query.key, query.protocol, query.attributes)
-        if self.generation.attributes is None:  # a lookup of this query alone
+        if self.map.current.attributes is None:  # a lookup of this query alone
             own.deadline = min(own.deadline, query.deadline)
         # Any other may be shared, and what becomes of it is remembered: somebody in a hurry must not make
         # it fail for all. He stops waiting by himself, and the answer that comes late is there next time.
         own.partial = query.partial
         own.trace = query.trace
+        own.origin = query.origin or query
         return own
 
 
@@ -47,7 +46,7 @@ class InlineMap(_Reference):
 
     def resolve(self, query: Query) -> Outcome | Miss:
         """The other map's outcome, its cache included; what it has not found is a miss of the step."""
-        answer = self.map.ask(self._question(query), lambda answer: None, self.generation)
+        answer = self.map.ask(self._question(query), lambda answer: None, inner=True)
         assert answer is not None
         return _or_miss(answer.outcome)
 
@@ -60,7 +59,7 @@ class WaitingMap(_Reference):
 
     async def resolve(self, query: Query) -> Outcome | Miss:
         """As `InlineMap.resolve`."""
-        return _or_miss(await self.map.lookup(self._question(query), self.generation))
+        return _or_miss(await self.map.lookup(self._question(query), inner=True))
 
 
 def _or_miss(outcome: Outcome) -> Outcome | Miss:
@@ -108,6 +107,5 @@ def complement_of(map: Any, name: str) -> InlineComplement | WaitingComplement:
 
 
 def refer_to(map: Map) -> InlineMap | WaitingMap:
-    """The map as it is now, for the chain of another."""
-    reference = WaitingMap if map.current.chain.can_wait else InlineMap
-    return reference(map, map.current)
+    """The map for the chain of another."""
+    return (WaitingMap if map.current.chain.can_wait else InlineMap)(map)

@@ -228,7 +228,7 @@ class Map:
         """Ask the chain again in the background for an entry that is about to expire."""
         assert generation.chain.can_wait
         again = self.query(query.key, query.protocol, query.attributes)
-        again.partial = query.partial
+        again.partial, again.origin = query.partial, query.origin or query
         begun = generation.chain.begin(again)
         if callable(begun):
             self._depart(again, key, generation, begun)

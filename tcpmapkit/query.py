@@ -181,7 +181,8 @@ class Query:
     when the answer is worth nothing any more. `trace`, when not None, collects what each step did;
     `answered_by` is the name of the step that answered, "" before that; `matched` says which kind of
     key of a search was found; `unchanged_by` is the folding that is known to leave the key as it is, so
-    that only the first step of a chain tries.
+    that only the first step of a chain tries. `origin` is the first question of the lookup that this one
+    was made for, None when it is that itself; there resolvers keep in `work` what they have done for it.
     """
 
     key: str
@@ -193,6 +194,8 @@ class Query:
     split: Callable[[str], Address] = _unsplit
     partial: bool = False
     trace: list[Any] | None = None
+    origin: Query | None = attrs.field(default=None, repr=False)
+    work: Any = attrs.field(default=None, init=False, repr=False)
     answered_by: str = attrs.field(default="", init=False)
     matched: int = attrs.field(default=0, init=False)
     unchanged_by: Callable[[str], str] | None = attrs.field(default=None, init=False, repr=False)
@@ -241,6 +244,7 @@ class Query:
             self.split,
             self.partial,
             self.trace,
+            self.origin or self,
         )
 
     def with_deadline(self, deadline: float) -> Query:

@@ -108,8 +108,8 @@ def test_a_rule_that_is_not_tried_would_not_have_matched(syntax: str) -> None:
         chosen, every = (Table.of(rules, effort, prefilter=wanted) for wanted in (True, False))
         for _ in range(25):
             key = generated_rules.key(random).encode()
-            answer = every.find(key, lambda condition, error: None)
-            assert chosen.find(key, lambda condition, error: None) == answer, (text, key)
+            answer = every.find(key, Query(""), lambda condition, error: None)
+            assert chosen.find(key, Query(""), lambda condition, error: None) == answer, (text, key)
             found += answer is not None
             tried = set(chosen.candidates(key))
             for number, leaf in enumerate(chosen.leaves):
@@ -122,7 +122,7 @@ def test_a_rule_that_is_not_tried_would_not_have_matched(syntax: str) -> None:
 
 
 def met(conditions: list[Any], key: bytes, effort: Effort) -> bool:
-    effort.begin()
+    effort.begin(Query(""))
     try:
         return all(condition.holds(key) for condition in conditions)
     except (MatchFailed, TooMuchEffort):
@@ -197,7 +197,7 @@ def test_no_key_finds_more_texts_than_a_few_for_each_of_its_bytes() -> None:
     table = Table.of(read(text, "pcre", effort), effort)
     key = b"a" * 1000
     assert sum(len(scan(key, overlapping=True)) for scan, _ in table.scans) <= 3 * len(key)
-    assert table.find(b"a" * 20, lambda condition, error: None) == Found("20")
+    assert table.find(b"a" * 20, Query(""), lambda condition, error: None) == Found("20")
 
 
 def test_what_is_nested_too_deeply_is_refused_with_its_line(tmp_path: Path) -> None:
@@ -251,5 +251,5 @@ def test_a_block_whose_condition_is_not_met_is_left_at_once_and_the_condition_tr
 
     (around,) = table.leaves[0].around
     object.__setattr__(around.condition, "pattern", Once())
-    assert table.find(b"bb", lambda condition, error: None) == Found("y")
+    assert table.find(b"bb", Query(""), lambda condition, error: None) == Found("y")
     assert asked == [b"bb"]
