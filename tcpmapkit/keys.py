@@ -7,7 +7,7 @@ Sources: Postfix's split_addr(3), quote_822_local(3), ADDRESS_CLASS_README and p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import partial
 from typing import Literal
 
@@ -17,6 +17,7 @@ __all__ = [
     "MAX_HOST_NAME",
     "SPECIAL_KEYS",
     "convert_domain",
+    "covered",
     "fold",
     "host_or_domain",
     "quote_address",
@@ -141,6 +142,22 @@ def host_or_domain(key: str, bare_is_domain: bool = False) -> str | None:
     if at:
         return fold(domain)
     return fold(key.removeprefix(".")) if bare_is_domain else None
+
+
+def covered(key: str, domains: Set[str], bare_is_domain: bool = False) -> bool:
+    """Whether a step with these ``domains``, in lower case, is asked this key; ``.example.org`` covers the
+    subdomains."""
+    domain = host_or_domain(key, bare_is_domain)
+    if domain is None:
+        return False
+    # The partial key .example.org is example.org's, and stands for its subdomains.
+    if domain in domains or (key.startswith(".") and f".{domain}" in domains):
+        return True
+    while (dot := domain.find(".", 1)) >= 0:
+        domain = domain[dot:]
+        if domain in domains:
+            return True
+    return False
 
 
 # Every dot that UTS #46 takes for the one between two labels.

@@ -92,20 +92,23 @@ class NotFound:
 class TempFail:
     """Could not find out; Postfix shall try again. `reason` is one short line for the mail log.
 
-    `ttl`: for how many seconds the source asks not to be asked again (Retry-After).
+    `ttl`: for how many seconds the source asks not to be asked again (Retry-After). `detail` is what our
+    own log says beside the reason; it names no key and no secret.
     """
 
     reason: str = attrs.field(converter=str)
     ttl: float | None = attrs.field(default=None, validator=_check_ttl)
+    detail: str = attrs.field(default="", converter=str, kw_only=True, eq=False, repr=False)
 
 
 @final
 @attrs.frozen
 class PermFail:
-    """Misconfigured: asking again will not help. Postfix defers all the same."""
+    """Misconfigured: asking again will not help. Postfix defers all the same. `detail` as for `TempFail`."""
 
     reason: str = attrs.field(converter=str)
     ttl: float | None = attrs.field(default=None, validator=_check_ttl)
+    detail: str = attrs.field(default="", converter=str, kw_only=True, eq=False, repr=False)
 
 
 @final
@@ -126,27 +129,31 @@ Outcome = Found | NotFound | TempFail | PermFail
 class LookupTempFail(Exception):
     """Raised by a resolver whose source cannot be asked now; the same as returning `TempFail`.
 
-    `ttl`: for how many seconds the source asks not to be asked again.
+    `ttl`: for how many seconds the source asks not to be asked again. `detail` as for `TempFail`.
     """
 
     # Also for a subclass that does not call this class's __init__.
     reason: str = "lookup failed"
     ttl: float | None = None
+    detail: str = ""
 
-    def __init__(self, reason: str, ttl: float | None = None) -> None:
+    def __init__(self, reason: str, ttl: float | None = None, *, detail: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.ttl = ttl
+        self.detail = detail
 
 
 class LookupPermFail(Exception):
     """Raised by a resolver that is misconfigured; the same as returning `PermFail`."""
 
     reason: str = "lookup failed"
+    detail: str = ""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, detail: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.detail = detail
 
 
 @attrs.frozen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Final
 
 __all__ = ["Seldom"]
@@ -31,16 +32,18 @@ class Seldom:
         text: str,
         *args: object,
         exc_info: BaseException | None = None,
-    ) -> None:
+        extra: Mapping[str, object] | None = None,
+    ) -> bool:
         """Log `text % args` unless a line about `subject` was written less than a minute before `now`
-        (seconds). A line says how many were left out since the last one."""
+        (seconds); whether it was. A line says how many were left out since the last one."""
         written, left_out = self._subjects.get(subject, (float("-inf"), 0))
         if now - written < _INTERVAL:
             self._subjects[subject] = (written, left_out + 1)
-            return
+            return False
         if len(self._subjects) >= _MOST:
             self._subjects.clear()
         self._subjects[subject] = (now, 0)
         if left_out:
             text, args = text + " (and %d more since the last such line)", (*args, left_out)
-        logger.log(level, text, *args, exc_info=exc_info)
+        logger.log(level, text, *args, exc_info=exc_info, extra=extra)
+        return True

@@ -13,7 +13,7 @@ from tcpmapkit.counters import Counters, Outcomes
 from tcpmapkit.protocols.framing import Codec, Lookup
 from tcpmapkit.query import Found, NotFound, Outcome, PermFail, Query
 from tcpmapkit.seldom import Seldom
-from tcpmapkit.step import INTERNAL_ERROR
+from tcpmapkit.step_failures import INTERNAL_ERROR
 
 if TYPE_CHECKING:
     from tcpmapkit.connection import Connection

@@ -15,13 +15,13 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from tcpmapkit.breaker import Breaker
+from tcpmapkit.counters import FailureKind
 from tcpmapkit.hookspecs import hookimpl
-from tcpmapkit.keys import SPECIAL_KEYS, host_or_domain
+from tcpmapkit.keys import SPECIAL_KEYS, covered
 from tcpmapkit.query import (
     Failure,
     Found,
-    LookupPermFail,
-    LookupTempFail,
     Miss,
     NotFound,
     Outcome,
@@ -29,13 +29,13 @@ from tcpmapkit.query import (
     Query,
     TempFail,
 )
-from tcpmapkit.seldom import Seldom
 from tcpmapkit.step_answer import NotAsked, StepAnswer, StepTrace
+from tcpmapkit.step_failures import INTERNAL_ERROR, NO_VALUE, NOT_ASKED, TIMED_OUT, meaning
+from tcpmapkit.step_log import StepLog
 from tcpmapkit.template import Template
-from tcpmapkit.threads import SmallPool, TooBusy
+from tcpmapkit.threads import SmallPool
 
 __all__ = [
-    "INTERNAL_ERROR",
     "MISS",
     "SLOW_CALL",
     "InlineStep",
@@ -49,8 +49,8 @@ OnError = Literal["fail", "next", "ignore"]
 #: An inline call over this many seconds holds up every other client: it is logged and counted.
 SLOW_CALL: Final = 0.020
 
-#: What Postfix is told of a bug; the log has the rest.
-INTERNAL_ERROR: Final = TempFail("internal error")
+#: What shows that a source is there.
+_ANSWERS: Final = frozenset({type(None), Found, NotFound, Miss, PermFail})
 
 #: A miss of which no more is known: what a bare None means. The common case, so it is told by identity.
 MISS: Final = Miss()
@@ -71,7 +71,8 @@ class Step:
 
     `fold` is what the key goes through first, None for a type that gets it as it came; `domains`
     is None for all; `key` and `result` are None where the template changes nothing; `timeout` is
-    in seconds.
+    in seconds; `leaf` is false for a resolver made of steps or maps, whose failures are logged where
+    they come from.
     """
 
     name: str
@@ -87,10 +88,15 @@ class Step:
     on_error: OnError = "fail"
     authoritative: bool = False
     timeout: float | None = None
+    leaf: bool = True
     #: How many inline calls were slower than `SLOW_CALL`, and how many failures there were.
     slow_calls: int = 0
     failures: int = 0
-    _said: Seldom = attrs.Factory(Seldom)
+    log: StepLog = attrs.field(init=False)
+
+    @log.default
+    def _make_log(self) -> StepLog:
+        return StepLog(self.name, self.logger)
 
     def _prepare(self, query: Query) -> Query | NotAsked:
         """The query as this step's templates see it: its key folded; or that it is not for this step."""
@@ -99,7 +105,7 @@ class Step:
             return _PARTIAL
         if not self.special_keys and key in SPECIAL_KEYS:
             return _SPECIAL
-        if self.domains is not None and not self._covers(key):
+        if self.domains is not None and not covered(key, self.domains, self.bare_is_domain):
             return _ELSEWHERE
         fold = self.fold
         if fold is not None and query.unchanged_by is not fold:
@@ -119,20 +125,6 @@ class Step:
         # An attribute of a request comes in the client's case.
         return own.with_key(key if self.fold is None else self.fold(key))
 
-    def _covers(self, key: str) -> bool:
-        assert self.domains is not None
-        domain = host_or_domain(key, self.bare_is_domain)
-        if domain is None:
-            return False
-        # The partial key .example.org is example.org's, and stands for its subdomains.
-        if domain in self.domains or (key.startswith(".") and f".{domain}" in self.domains):
-            return True
-        while (dot := domain.find(".", 1)) >= 0:
-            domain = domain[dot:]
-            if domain in self.domains:
-                return True
-        return False
-
     def _finish(self, answer: object, own: Query) -> Outcome | Miss:
         """The resolver's answer as the chain takes it."""
         if type(answer) is Found:
@@ -143,49 +135,41 @@ class Step:
             return NotFound(answer.ttl) if self.authoritative else answer
         if type(answer) is NotFound:
             return answer
-        if type(answer) is TempFail or type(answer) is PermFail:
-            return self._fail(answer)
-        text = "%s answered a %s, which is no outcome: a bug of it"
-        self._say(logging.ERROR, "rubbish", own, text, self.name, type(answer).__name__)
-        return self._fail(INTERNAL_ERROR)
+        if type(answer) is TempFail:
+            return self._fail(answer, "temporary", own)
+        if type(answer) is PermFail:
+            return self._fail(answer, "permanent", own)
+        self.log.bug(own, "%s answered a %s, which is no outcome: a bug of it", type(answer).__name__)
+        return self._fail(INTERNAL_ERROR, "internal", own)
 
     def _apply_result(self, result: Template, found: Found, own: Query) -> Outcome | Miss:
         texts = [result.result(own, value) for value in found.values or (found.value,)]
-        joined = Found.joined((text for text in texts if text), found.separator, found.ttl)
+        try:
+            joined = Found.joined((text for text in texts if text), found.separator, found.ttl)
+        except ValueError:
+            self.log.failed_lookup(NO_VALUE, own)
+            return self._count(NO_VALUE, "temporary")
         if type(joined) is Found:
             return joined
         return NotFound(found.ttl) if self.authoritative else Miss(found.ttl)
 
-    def _fail(self, failure: Failure) -> Outcome | Miss:
+    def _fail(self, failure: Failure, kind: FailureKind, own: Query) -> Outcome | Miss:
+        """A failure of the resolver's, as the chain takes it."""
+        if self.leaf and kind != "internal":
+            self.log.failed_lookup(failure, own)
+        return self._count(failure, kind)
+
+    def _count(self, failure: Failure, kind: FailureKind) -> Outcome | Miss:
         self.failures += 1
         return MISS if self.on_error == "ignore" else failure
 
     def _raised(self, error: BaseException, own: Query) -> Outcome | Miss:
         """An exception as the failure that it means."""
-        if isinstance(error, LookupTempFail):
-            ttl = error.ttl if isinstance(error.ttl, (int, float)) else None
-            return self._fail(TempFail(error.reason, ttl))
-        if isinstance(error, LookupPermFail):
-            return self._fail(PermFail(error.reason))
-        if isinstance(error, TimeoutError):
-            return self._fail(TempFail("timed out"))
-        if isinstance(error, TooBusy):
-            return self._fail(TempFail("busy"))
-        kind = type(error).__name__
-        self._say(logging.ERROR, kind, own, "%s raised %s", self.name, kind, exc_info=error)
-        return self._fail(INTERNAL_ERROR)
-
-    def _say(
-        self,
-        level: int,
-        subject: str,
-        own: Query,
-        text: str,
-        *args: object,
-        exc_info: BaseException | None = None,
-    ) -> None:
-        """Log it, once a minute for each subject."""
-        self._said.log(self.logger, level, subject, own.clock(), text, *args, exc_info=exc_info)
+        meant = meaning(error)
+        if meant is not None:
+            return self._fail(*meant, own)
+        self.log.bug(own, "%s raised %s", type(error).__name__, error=error)
+        return self._fail(INTERNAL_ERROR, "internal", own)
 
     def _traced(self, query: Query, asked: Query | None, answer: StepAnswer, began: float) -> StepAnswer:
         assert query.trace is not None
@@ -222,15 +206,19 @@ class InlineStep(Step):
             if elapsed > SLOW_CALL:
                 self.slow_calls += 1
                 text = "%s held up the server for %.0f ms"
-                self._say(logging.WARNING, "slow", own, text, self.name, elapsed * 1000)
+                self.log.say(
+                    logging.WARNING, "slow", own, text, self.name, elapsed * 1000, elapsed=round(elapsed, 3)
+                )
         return answer if query.trace is None else self._traced(query, asked, answer, began)
 
 
 @attrs.define(eq=False, repr=False)
 class WaitingStep(Step):
-    """A step that can wait: an ``async def resolve``, or a blocking one in threads (`pool`)."""
+    """A step that can wait: an ``async def resolve``, or a blocking one in threads (`pool`). `breaker`
+    spares a source that only fails."""
 
     pool: SmallPool | None = None
+    breaker: Breaker | None = None
     #: Seconds past its time for a resolver made of steps: theirs are up by then, but those that cannot
     #: wait are still to be asked.
     grace: float = 0.0
@@ -257,14 +245,18 @@ class WaitingStep(Step):
         elif self.on_error != "fail":
             limit = left / 2  # a source that hangs must not starve its fallback
         if limit <= 0 and not self.grace:
-            return self._fail(TempFail("timed out"))
+            return self._count(TIMED_OUT, "timed_out")  # by those before it, which have told
+        if self.breaker is not None and not self.breaker.admits():
+            self.log.not_asked()
+            return self._count(NOT_ASKED, "temporary")
         if limit < left:
             asked = asked.with_deadline(asked.clock() + limit)
         try:
             async with asyncio.timeout(max(limit, 0.0) + self.grace if limit != float("inf") else None):
                 if self.pool is not None:
-                    return self._finish(await self.pool.run(self.resolver.resolve, asked), own)
-                return self._finish(await self.resolver.resolve(asked), own)
+                    answer = await self.pool.run(self.resolver.resolve, asked)
+                else:
+                    answer = await self.resolver.resolve(asked)
         except Exception as error:
             return self._raised(error, own)
         except _STRAY as error:
@@ -272,3 +264,24 @@ class WaitingStep(Step):
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
             return self._raised(error, own)
+        if type(answer) in _ANSWERS:
+            self._answered(own)
+        return self._finish(answer, own)
+
+    def _answered(self, own: Query) -> None:
+        """The source is there."""
+        if self.breaker is not None:
+            self.breaker.answered()
+        if self.log.failing_since is not None:
+            self.log.answered(own)
+
+    def _fail(self, failure: Failure, kind: FailureKind, own: Query) -> Outcome | Miss:
+        if type(failure) is PermFail:
+            self._answered(own)
+            return super()._fail(failure, kind, own)
+        if self.leaf:
+            self.log.failed(failure, own)
+        # Threads that are all taken say nothing of a source, which may be quick.
+        if self.breaker is not None and kind != "busy" and self.breaker.failed():
+            self.log.opened(failure, self.breaker.failures, own)
+        return self._count(failure, kind)

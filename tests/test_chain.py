@@ -11,7 +11,8 @@ import pytest
 from tcpmapkit import Found, LookupTempFail, Miss, NotFound, PermFail, TempFail
 from tcpmapkit.chain import InlineChain, WaitingChain, compile_chain
 from tcpmapkit.plugins import order_steps
-from tcpmapkit.step import INTERNAL_ERROR, Step
+from tcpmapkit.step import Step
+from tcpmapkit.step_failures import INTERNAL_ERROR
 from tcpmapkit.testing import FakeClock
 from tests.chains import Hangs, inline, question, waiting, walk
 

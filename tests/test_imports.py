@@ -21,9 +21,9 @@ PACKAGE = Path(tcpmapkit.__file__).parent
 LAYERS = """
     query errors option
     resolver protocols
-    keys hookspecs markers seldom threads
+    keys hookspecs markers seldom threads counters shown breaker cache_store
     template rewriting search
-    step_answer counters
+    step_answer step_failures step_log
     step
     chain
     cache ready flight key_search generation plugin_sources plugins
