@@ -9,27 +9,21 @@ garbage collector does not track: a full cache costs it nothing.
 # ruff: noqa: RUF009  (`option` is attrs.field with a help text)
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Hashable
-from operator import itemgetter
-from sys import getsizeof
 from typing import Any, Final
 
 import attrs
-from cachetools import LRUCache
 
+from tcpmapkit.cache_store import Marks, Store, entry_size
 from tcpmapkit.option import Duration, Size, fraction, option, positive
 from tcpmapkit.query import Failure, Found, NotFound, Outcome, PermFail, TempFail
 
 __all__ = ["Answer", "AnswerCache", "CacheOptions"]
 
-#: Bytes that an entry costs beside its key and texts: the tuple and its numbers, its places in the
-#: store's three dictionaries and in the order of use (measured; a test holds it against tracemalloc).
-_ENTRY: Final = 430
-
-#: How many entries in a row are spared because a ready reply used them, before one goes all the
-#: same: eviction stays a bounded piece of work.
-_SPARED: Final = 8
+#: Entries that are freed at a time; with what the store does for each that is some milliseconds.
+_DRAINED: Final = 500
 
 #: The longest time, in seconds, for which a source can ask not to be asked again (Retry-After).
 _LONGEST_FAILURE: Final = 60.0
@@ -69,67 +63,6 @@ class Answer:
     matched: int = 0
 
 
-class _Marks:
-    """One byte an entry: set when a ready reply made from it was used, so that the entry's place in
-    the order of use need not be moved then. Number 0 belongs to no entry."""
-
-    def __init__(self) -> None:
-        self.used = bytearray(1)
-        self._free: list[int] = []
-
-    def take(self) -> int:
-        if self._free:
-            mark = self._free.pop()
-            self.used[mark] = 0  # a reply may outlive the entry that it came from
-            return mark
-        self.used.append(0)
-        return len(self.used) - 1
-
-    def give_back(self, mark: int) -> None:
-        self._free.append(mark)
-
-
-class _Store(LRUCache[Hashable, tuple[Any, ...]]):
-    """Entries by key; the first field of each is its size, the last its mark. The least used goes
-    first; those used through a ready reply get a second chance."""
-
-    def __init__(self, max_size: int, marks: _Marks) -> None:
-        super().__init__(max_size, getsizeof=itemgetter(0))
-        self._marks = marks
-
-    def popitem(self) -> tuple[Hashable, tuple[Any, ...]]:
-        for _ in range(_SPARED):
-            key, entry = super().popitem()
-            mark = entry[-1]
-            if not self._marks.used[mark]:
-                break
-            self._marks.used[mark] = 0
-            self[key] = entry
-        else:
-            key, entry = super().popitem()
-            mark = entry[-1]
-        self._marks.give_back(mark)
-        return key, entry
-
-    def drop(self, key: Hashable) -> None:
-        """Forget the key, if it is here."""
-        entry = self.pop(key, None)
-        if entry is not None:
-            self._marks.give_back(entry[-1])
-
-    def find(self, key: Hashable) -> tuple[Any, ...] | None:
-        """The entry, which thereby is the last used; None when there is none."""
-        try:
-            return self[key]
-        except KeyError:
-            return None
-
-
-def _size(key: Hashable, *texts: str) -> int:
-    size = _ENTRY + sum(map(getsizeof, texts))
-    return size + (sum(map(getsizeof, key)) + getsizeof(key) if isinstance(key, tuple) else getsizeof(key))
-
-
 class AnswerCache:
     """The answers of one map. `clock` gives seconds; `chance` a number from 0 to 1, for the jitter."""
 
@@ -142,9 +75,9 @@ class AnswerCache:
         self.options = options
         self._clock = clock
         self._chance = chance
-        self._marks = _Marks()
-        self._found = _Store(options.max_size, self._marks)
-        self._missing = _Store(options.negative_max_size, self._marks)
+        self._marks = Marks()
+        self._found = Store(options.max_size, self._marks)
+        self._missing = Store(options.negative_max_size, self._marks)
 
     @property
     def used(self) -> bytearray:
@@ -160,6 +93,25 @@ class AnswerCache:
     def count(self) -> tuple[int, int]:
         """Entries held: what was found, and what was not (failures with it)."""
         return len(self._found), len(self._missing)
+
+    def keys(self) -> list[Hashable]:
+        """Of all entries."""
+        return [*self._found, *self._missing]
+
+    def drop(self, key: Hashable) -> bool:
+        """Forget an entry; whether there was one."""
+        known = key in self._found or key in self._missing
+        self._found.drop(key)
+        self._missing.drop(key)
+        return known
+
+    async def drain(self) -> None:
+        """Free all entries, a few at a time: many at once would hold everybody up."""
+        for store in (self._found, self._missing):
+            while store:
+                for _ in range(min(_DRAINED, len(store))):
+                    store.popitem()
+                await asyncio.sleep(0)
 
     def fresh(self, key: Hashable, generation: int) -> Answer | None:
         """What is known and still holds: found, not found, or a failure of a moment ago.
@@ -240,7 +192,7 @@ class AnswerCache:
         fresh_until = self._clock() + ttl
         refresh_at = fresh_until - ttl * _REFRESH_PART if self.options.refresh_ahead else fresh_until
         entry = (
-            _size(key, found.value, found.separator, *found.values),
+            entry_size(key, found.value, found.separator, *found.values),
             answer.generation,
             fresh_until,
             fresh_until + self.options.stale,
@@ -261,12 +213,12 @@ class AnswerCache:
         if ttl <= 0:
             return
         until = self._clock() + ttl
-        entry = (_size(key, reason or ""), answer.generation, until, reason, permanent)
+        entry = (entry_size(key, reason or ""), answer.generation, until, reason, permanent)
         mark = self._put(self._missing, key, entry)
         if mark and reason is None:
             answer.mark, answer.expires = mark, until
 
-    def _put(self, store: _Store, key: Hashable, entry: tuple[Any, ...]) -> int:
+    def _put(self, store: Store, key: Hashable, entry: tuple[Any, ...]) -> int:
         """The new entry's mark; 0 when it is larger than the whole store."""
         if entry[0] > store.maxsize:
             return 0

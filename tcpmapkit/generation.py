@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 
 import attrs
 
@@ -66,6 +66,11 @@ class Generation:
         if not self.attributes:
             return (key, *mark) if mark else key
         return (key, *mark, *(query.attributes.get(name, "") for name in self.attributes))
+
+    def known_as(self, query: Query, known: Iterable[Hashable]) -> list[Hashable]:
+        """The cache keys among `known` that lookups of this query's key may have, whatever else they had."""
+        key = fold(query.key) if self.folded else query.key
+        return [one for one in known if (one[0] if isinstance(one, tuple) else one) == key]
 
     def rewritten(self, answer: Answer, key: str) -> Answer:
         """What was found, as the search order answers it to `key`, which is as the client sent it."""

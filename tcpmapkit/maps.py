@@ -22,7 +22,7 @@ from tcpmapkit.flight import Answered, Flight
 from tcpmapkit.generation import Generation
 from tcpmapkit.query import Address, Miss, NotFound, Outcome, PermFail, Query, TempFail
 from tcpmapkit.seldom import Seldom
-from tcpmapkit.step import INTERNAL_ERROR
+from tcpmapkit.step_failures import INTERNAL_ERROR
 
 __all__ = ["Map", "Observer"]
 
@@ -67,6 +67,7 @@ class Map:
         self._cache = AnswerCache(cache, clock) if cache is not None else None
         self._current = attrs.evolve(generation, number=next(_numbers))
         self._log = logging.getLogger(f"tcpmapkit.map.{name}")
+        self._under_way: set[Flight] = set()
         self._said = Seldom()
         #: How many answers were served stale.
         self.stale_answers = 0
@@ -99,17 +100,33 @@ class Map:
         self._current = attrs.evolve(generation, number=next(_numbers), flights={})
         return old
 
+    def forget(self, key: str | None = None) -> int:
+        """Forget what is known of a key, or everything; how many entries that was. Lookups under way are
+        answered and not remembered. Ready replies are the listeners' (`Server.forget_ready`)."""
+        generation, cache = self._current, self._cache
+        if key is None:
+            self.replace(generation)
+            if cache is None or self.options is None:
+                return 0
+            self._cache = AnswerCache(self.options, self.clock)
+            return sum(cache.count)
+        query = self.query(key if generation.conversion is None else generation.conversion(key))
+        forgotten = 0
+        for known in generation.known_as(query, (*generation.flights, *(cache.keys() if cache else ()))):
+            generation.flights.pop(known, None)
+            forgotten += cache.drop(known) if cache is not None else 0
+        return forgotten
+
     def query(self, key: str, protocol: str = "", attributes: Mapping[str, str] | None = None) -> Query:
         """A question to this map, with its deadline set."""
         clock = self.clock
         return Query(key, self.name, protocol, attributes or {}, clock() + self.deadline, clock, self._split)
 
-    def ask(self, query: Query, answered: Answered, generation: Generation | None = None) -> Answer | None:
+    def ask(self, query: Query, answered: Answered, *, inner: bool = False) -> Answer | None:
         """The answer at once; or None, and `answered` is called with it later, exactly once, from
-        the loop. `generation` is the one that a step of another map has taken; such a lookup is part
-        of the other map's and not observed by itself."""
-        if self.observer is None or generation is not None:
-            generation = generation or self._current
+        the loop. An `inner` lookup is part of another map's, and not observed by itself."""
+        if self.observer is None or inner:
+            generation = self._current
             if generation.plain:
                 return self._ask(query, answered, generation)
             return self._rewrite(query, answered, generation)
@@ -187,6 +204,7 @@ class Map:
         flight = Flight()
         place: Hashable = key if key is not None else flight  # not to be joined, but known to `stop`
         generation.flights[place] = flight
+        self._under_way.add(flight)
 
         async def lookup() -> None:
             outcome: Outcome | Miss = _STOPPED
@@ -201,9 +219,12 @@ class Map:
         def land(outcome: Outcome | Miss) -> None:
             if flight.landed:
                 return
-            if generation.flights.get(place) is flight:
+            self._under_way.discard(flight)
+            joined = generation.flights.get(place) is flight
+            if joined:
                 del generation.flights[place]
-            answer = self._settle(outcome, query, key, generation)
+            # What was forgotten while it was under way is told, and not remembered.
+            answer = self._settle(outcome, query, key if joined else None, generation)
             flight.land(self._note(answer, flight.waiting))
 
         def give_up() -> None:
@@ -243,7 +264,7 @@ class Map:
             self._said.log(self._log, logging.WARNING, "stale", self.clock(), text, self.name)
         return answer
 
-    async def lookup(self, query: Query, generation: Generation | None = None) -> Outcome:
+    async def lookup(self, query: Query, *, inner: bool = False) -> Outcome:
         """The outcome, waited for."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
@@ -251,18 +272,24 @@ class Map:
             if not future.done():
                 future.set_result(answer.outcome)
 
-        answer = self.ask(query, answered, generation)
+        answer = self.ask(query, answered, inner=inner)
         return answer.outcome if answer is not None else await future
 
-    async def stop(self, generation: Generation | None = None) -> None:
-        """End the lookups under way, of the present generation or of the one that was replaced;
-        whoever waits for one is told of a temporary failure."""
-        under_way = (generation or self._current).flights
-        flights = list(under_way.values())
+    async def finish(self) -> None:
+        """Wait for the lookups under way, which end by their deadline."""
+        while self._under_way:
+            landed: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            next(iter(self._under_way)).join(landed.set_result)
+            await landed
+
+    async def stop(self) -> None:
+        """End the lookups under way; whoever waits for one is told of a temporary failure."""
+        flights = list(self._under_way)
         tasks = [task for flight in flights if (task := flight.abandon())]
         if tasks:
             await asyncio.wait(tasks, timeout=_OVERDUE)
         for flight in flights:  # one had not begun, one ignores being cancelled
             if not flight.landed:
                 flight.land(Answer(_STOPPED))
-        under_way.clear()
+        self._under_way.clear()
+        self._current.flights.clear()

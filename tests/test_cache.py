@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tcpmapkit import Found, NotFound, PermFail, TempFail
-from tcpmapkit.cache import Answer, AnswerCache, CacheOptions, _Store
+from tcpmapkit.cache import Answer, AnswerCache, CacheOptions
+from tcpmapkit.cache_store import Store
 from tcpmapkit.testing import FakeClock
 
 DOWN = TempFail("down")
@@ -291,13 +292,13 @@ def test_making_room_is_a_bounded_piece_of_work_even_when_everything_was_used(
     for mark in range(len(cache.used)):
         cache.used[mark] = 1
     moved: list[object] = []
-    real = _Store.__setitem__
+    real = Store.__setitem__
 
-    def count(store: _Store, key: Any, value: Any) -> None:
+    def count(store: Store, key: Any, value: Any) -> None:
         moved.append(key)
         real(store, key, value)
 
-    monkeypatch.setattr(_Store, "__setitem__", count)
+    monkeypatch.setattr(Store, "__setitem__", count)
     for each in range(100):
         moved.clear()
         keep(cache, f"new{each}@example.org", Found("x"))

@@ -269,18 +269,6 @@ async def test_a_map_step_hands_on_protocol_attributes_partial_mark_and_trace(ki
     assert [one.step for one in trace] == [step.name, "waiting" if kinds[0] is waiting else "inline"]
 
 
-async def test_a_map_step_keeps_the_generation_that_it_was_built_with() -> None:
-    clock = FakeClock()
-    old_step, new_step = inline(Found("old")), inline(Found("new"))
-    other = a_map(old_step, clock=clock, cache=JITTERLESS)
-    before = refer_to(other)
-    replacement = a_map(new_step, clock=clock).current
-    other.replace(replacement)
-    assert await ask(before) == Found("old")
-    assert await ask(refer_to(other)) == Found("new", 300)
-    assert await ask(before) == Found("old")
-
-
 async def test_a_caller_that_goes_away_does_not_end_the_other_maps_lookup() -> None:
     step = waiting(Hangs())
     other = a_map(step, clock=FakeClock(), cache=JITTERLESS)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tcpmapkit import Found, NotFound, TempFail
-from tcpmapkit.cache import Answer, CacheOptions, _Store
+from tcpmapkit.cache import Answer, CacheOptions
+from tcpmapkit.cache_store import Store
 from tcpmapkit.flight import Flight
 from tcpmapkit.generation import Generation
 from tcpmapkit.maps import Map
@@ -467,14 +468,69 @@ async def test_a_stale_answer_of_another_generation_is_not_served() -> None:
     assert ask(map).outcome == DOWN  # type: ignore[union-attr]
 
 
-async def test_the_old_generation_knows_its_lookups_so_that_they_can_be_waited_for_or_ended() -> None:
+async def test_lookups_of_a_former_generation_can_be_ended() -> None:
     map = a_map(waiting(Hangs()), clock=FakeClock(), cache=CACHE)
     told: list[Answer] = []
     ask(map, told=told)
     old = replace(map, inline(Found("new")))
     assert (len(old.flights), len(map.current.flights)) == (1, 0)
-    await map.stop(old)
+    await map.stop()
     assert outcomes(told) == [TempFail("shutting down")]
+
+
+async def test_lookups_of_a_former_generation_can_be_waited_for() -> None:
+    step = waiting(Hangs())
+    map = a_map(step, clock=FakeClock(), cache=CACHE)
+    told: list[Answer] = []
+    ask(map, told=told)
+    replace(map, inline(Found("new")))
+    finishing = asyncio.ensure_future(map.finish())
+    await asyncio.sleep(0)
+    assert not finishing.done()
+    step.resolver.gate.set()
+    await asyncio.wait_for(finishing, 5)
+    assert len(told) == 1
+
+
+# Forgetting.
+
+
+@pytest.mark.parametrize(("key", "forgotten"), [("A", 1), ("other", 0), (None, 2)])
+async def test_what_is_forgotten_is_asked_again(key: str | None, forgotten: int) -> None:
+    step = inline(Found("v"))
+    map = a_map(step, clock=FakeClock(), cache=CACHE)
+    for asked in ("a", "b"):
+        ask(map, asked)
+    assert map.forget(key) == forgotten
+    for asked in ("a", "b"):
+        ask(map, asked)
+    assert len(step.resolver.queries) == 2 + forgotten
+
+
+@pytest.mark.parametrize("key", ["k", None])
+async def test_a_lookup_that_is_under_way_when_its_key_is_forgotten_is_not_remembered(
+    key: str | None,
+) -> None:
+    step = waiting(Hangs())
+    map = a_map(step, clock=FakeClock(), cache=CACHE)
+    told: list[Answer] = []
+    ask(map, told=told)
+    map.forget(key)
+    ask(map, told=told)  # does not join the one before
+    step.resolver.gate.set()
+    await asyncio.wait_for(map.finish(), 5)
+    assert len(step.resolver.queries) == 2
+    assert len(told) == 2
+
+
+async def test_all_entries_are_freed_piece_by_piece() -> None:
+    map = a_map(inline(Found("v")), clock=FakeClock(), cache=CACHE)
+    for number in range(2000):
+        ask(map, str(number))
+    cache = map._cache
+    assert cache is not None
+    await cache.drain()
+    assert cache.count == (0, 0)
 
 
 # Ready replies.
@@ -672,14 +728,14 @@ def test_a_dictionary_attack_evicts_nobody_and_stays_within_the_sizes_with_bound
         listener.get(user)
 
     evicted = 0
-    real = _Store.popitem
+    real = Store.popitem
 
-    def popitem(store: _Store) -> Any:
+    def popitem(store: Store) -> Any:
         nonlocal evicted
         evicted += 1
         return real(store)
 
-    monkeypatch.setattr(_Store, "popitem", popitem)
+    monkeypatch.setattr(Store, "popitem", popitem)
     most = 0
     for key in in_mixed_case(1_000_000):
         before, ready = evicted, len(listener.ready)
