@@ -621,8 +621,8 @@ def test_an_answer_of_an_older_generation_is_not_kept_ready() -> None:
     clock = FakeClock()
     map = a_map(inline(Found("old")), clock=clock, cache=CACHE)
     listener = Listener(map, clock)
-    old = replace(map, inline(Found("new"), name="new"))
-    answer = map.ask(map.query("k"), lambda answer: None, old)
+    answer = ask(map)
+    replace(map, inline(Found("new"), name="new"))
     assert answer is not None
     listener.ready.keep(map.name, b"k", b"old", answer)
     assert listener.get("k") == "new"
