@@ -46,6 +46,15 @@ def texts(pattern: str, flags: int = 0) -> list[set[str]]:
         ("foo|b.r.?|quux", []),
         ("foo|b.rr|quux", [{"foo", "rr", "quux"}]),
         ("é@", [{"é@"}]),
+        (r"^\QInfo+x@(example)\E\.(org|net)$", [{"info+x@(example).org", "info+x@(example).net"}]),
+        (r"x\Qfo\E{2}bar\Q.org", [{"xfoobar.org"}]),
+        (r"\Qab\E+cd", [{"cd"}]),
+        (r"ab\E\Q\E?cd", [{"acd", "abcd"}]),
+        ("ab(?#c+)?cd", [{"acd", "abcd"}]),
+        ("(?x) f o o \\Q a#\\E # b\n+\\ n [ ] ", [{"foo a"}, {" n "}]),
+        ("(?x: a b + c d ) e f", [{"cd"}, {" e f"}]),
+        ("(ab (?x) c d | e f) g", [{"ab cd g", "ef g"}]),
+        ("(?x)ab(?-x) c(?x-x) d", [{"ab c d"}]),
         # Nothing is required, or nobody can say what.
         ("", []),
         (".*", []),
@@ -56,8 +65,8 @@ def texts(pattern: str, flags: int = 0) -> list[set[str]]:
         ("foo|", []),
         ("(?!foobar)", []),
         ("(*UTF)kk", []),
-        (r"\Qfoo\E", []),
-        ("(?x) f o o", []),
+        (r"(?xx)foo[ ]", []),
+        (r"[\Qab\E]cd", []),
         ("(?:(a)|b)(?(1)cc|dd)", []),
         (r"(?R)?foo\g{1}", []),
         ("(" * 250 + "ab" + ")" * 250, []),
@@ -67,8 +76,10 @@ def test_the_texts_that_a_pattern_requires(pattern: str, wanted: list[set[str]])
     assert texts(pattern) == wanted
 
 
-def test_a_pattern_with_blanks_that_do_not_count_requires_nothing() -> None:
-    assert texts("f o o", EXTENDED) == []
+def test_blanks_and_comments_may_count_for_nothing() -> None:
+    assert texts("f o o # bar", EXTENDED) == [{"foo"}]
+    assert texts("f o o # bar\r\nbaz", EXTENDED) == []
+    assert texts("(?-x)f o o # bar", EXTENDED) == [{"f o o # bar"}]
 
 
 def test_a_regexp_requires_texts_in_either_case_of_either_kind() -> None:
