@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import types
-import typing
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
 
 import attrs
 import click
 import pytest
 import tomli
 
-from tcpmapkit import Chain, Map
-from tcpmapkit.cache import CacheOptions
+from manual.pages import SECTIONS as PAGE_SECTIONS
+from manual.words import type_words, with_members
 from tcpmapkit.cli import main
-from tcpmapkit.config import AdminConfig, ListenerConfig, LogConfig, PluginsConfig, ServerConfig
 from tcpmapkit.config.masking import Secrets
-from tcpmapkit.config.model import Config, MapConfig, MapTest, PolicyTest, StepConfig
+from tcpmapkit.config.model import Config
 from tcpmapkit.config.options import Option, options_of, type_options
 from tcpmapkit.config.reading import Reader
-from tcpmapkit.config.scalars import Endpoint, Network
 from tcpmapkit.plugins import BUILT_IN, load_plugins
 from tcpmapkit.postfix.parameters import PARAMETERS, REFUSING
 from tcpmapkit.search import SEARCHES, SearchOrder
@@ -36,85 +30,10 @@ RESOLVERS, CONFIGURATION, COMMANDS = (
 TYPES = {name: one for name, one in load_plugins().types.items() if one.source.startswith("tcpmapkit.")}
 
 #: Heading in docs/configuration.md -> the class that reads the section.
-SECTIONS: dict[str, type] = {
-    "[server]": ServerConfig,
-    "[log]": LogConfig,
-    "[admin]": AdminConfig,
-    "[plugins]": PluginsConfig,
-    "[[listeners]]": ListenerConfig,
-    "[[listeners.tests]]": PolicyTest,
-    "[maps.NAME]": MapConfig,
-    "[[maps.NAME.resolvers]]": StepConfig,
-    "Cache": CacheOptions,
-    "[[maps.NAME.tests]]": MapTest,
-}
+SECTIONS = {"Cache" if heading == "cache" else heading: cls for heading, cls in PAGE_SECTIONS.items()}
 
 #: What None stands for where a document can say it.
 EFFECTIVE = {("dns", "query"): "{domain}", ("http", "method"): "GET", ("regex", "syntax"): "pcre"}
-
-_SCALARS = {
-    str: "string",
-    int: "integer",
-    float: "number",
-    bool: "boolean",
-    Path: "path",
-    Any: "any value",
-    Map: "name of a map",
-    Endpoint: "endpoint",
-}
-_NOTED = {
-    "duration": "duration",
-    "size": "size",
-    "mode": "permissions",
-    "template": "template",
-    "template-json": "any value",
-}
-
-
-def type_words(annotation: Any) -> str:
-    """What may be written for an option, in the words of the documents."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if annotation == Network:
-        return "network"
-    if annotation in (Chain, tuple[Chain, ...]):
-        return "array of steps"
-    if origin is Annotated:
-        return next((_NOTED[note] for note in arguments[1:] if note in _NOTED), type_words(arguments[0]))
-    if origin is Literal:
-        return either(
-            str(one) if isinstance(one, int) and not isinstance(one, bool) else code(one) for one in arguments
-        )
-    if origin in (typing.Union, types.UnionType):
-        return either(type_words(one) for one in arguments if one is not type(None))
-    if origin is tuple:
-        return "array of steps" if arguments[0] is StepConfig else f"array of {type_words(arguments[0])}"
-    if origin is not None and issubclass(origin, Mapping):
-        return f"table of {type_words(arguments[1])}"
-    return "table" if attrs.has(annotation) and annotation is not Endpoint else _SCALARS[annotation]
-
-
-def code(value: object) -> str:
-    return f'`"{value}"`' if isinstance(value, str) else f"`{str(value).lower()}`"
-
-
-def either(words: typing.Iterable[str]) -> str:
-    *others, last = words
-    return f"{', '.join(others)} or {last}" if others else last
-
-
-def with_members(options: typing.Iterable[Option]) -> dict[str, Option]:
-    """Options by name; those of the tables in an array too, as `rules[].pattern`."""
-    named = {}
-    for option in options:
-        named[option.name] = option
-        for inner in get_args(option.annotation):
-            member = get_args(inner)[0] if get_origin(inner) is tuple else inner
-            array = tuple in (get_origin(inner), get_origin(option.annotation))
-            if array and attrs.has(member) and member not in (StepConfig, MapTest, PolicyTest):
-                inner_options = with_members(options_of(member))
-                named |= {f"{option.name}[].{name}": one for name, one in inner_options.items()}
-    return named
-
 
 ALL: dict[tuple[str, str], dict[str, Option]] = {
     **{("resolvers", name): with_members(type_options(one)) for name, one in TYPES.items()},

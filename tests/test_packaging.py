@@ -69,10 +69,17 @@ def metadata(place: Path) -> Message:
 def test_a_wheel_holds_the_package_and_nothing_else(built: dict[Path, Path], project: Path) -> None:
     package = declared(project)["name"].replace("-", "_")
     names = wheel_names(built[project])
-    code = {name for name in names if ".dist-info/" not in name}
+    code = {name for name in names if ".dist-info/" not in name and ".data/" not in name}
     sources = {str(file.relative_to(project)) for file in (project / package).rglob("*.py")}
     assert code == sources | {f"{package}/py.typed"}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_the_man_pages_and_the_completion_are_installed_with_the_program(built: dict[Path, Path]) -> None:
+    data = [name.partition(".data/data/")[2] for name in wheel_names(built[TOP]) if ".data/" in name]
+    generated = [file for place in ("man", "completion") for file in (TOP / "packaging" / place).iterdir()]
+    assert sorted(Path(name).name for name in data) == sorted(file.name for file in generated)
+    assert all(name.startswith("share/") for name in data)
 
 
 @in_each_project
