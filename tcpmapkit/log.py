@@ -1,25 +1,52 @@
-"""Where log lines go: standard error or syslog's mail facility, as text or as JSON."""
+"""Where log lines go: standard error or syslog's mail facility, as text or as JSON.
+
+Whatever the line, and whoever logs it: with ``log_keys = "hash"`` no address leaves here (see
+`tcpmapkit.shown`), and what a peer sent cannot forge a line.
+"""
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from pathlib import Path
 from typing import Final
 
 from tcpmapkit.errors import ConfigError
+from tcpmapkit.shown import Shown, hide, show_keys
 
-__all__ = ["drop_log", "has_syslog", "set_up_log", "warn_on_standard_error"]
+__all__ = ["drop_log", "has_syslog", "lost_lines", "set_up_log", "warn_on_standard_error"]
 
 _SYSLOG: Final = "/dev/log"
 
+#: Characters of a message that are written.
+_MOST: Final = 8192
+
+#: What a JSON line has of a record beside its message, where the record has it.
+_FIELDS: Final = ("map", "step", "key", "outcome", "elapsed")
+
+
+def _message(record: logging.LogRecord) -> str:
+    text = hide(record.getMessage()[: 2 * _MOST], getattr(record, "hidden", ()))
+    return text if len(text) <= _MOST else f"{text[:_MOST]}..."
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
 
 class _OneLine(logging.Formatter):
-    """A record on one line whatever is in it, traceback excepted: what a peer sent cannot forge a line."""
+    """A record on one line whatever is in it; the lines of a traceback follow, indented."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        text = super().formatMessage(record)
-        return text.encode("unicode_escape").decode() if not text.isprintable() else text
+    def format(self, record: logging.LogRecord) -> str:
+        record.message = _message(record)
+        if self.usesTime():
+            record.asctime = self.formatTime(record, self.datefmt)
+        lines = [_printable(self.formatMessage(record))]
+        if record.exc_info:
+            traceback = hide(self.formatException(record.exc_info), getattr(record, "hidden", ()))
+            lines += [f"  {_printable(line)}" for line in traceback.split("\n")]
+        return "\n".join(lines)
 
 
 class _Json(logging.Formatter):
@@ -32,34 +59,50 @@ class _Json(logging.Formatter):
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
+        fields |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
         if record.exc_info:
-            fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=True)
+            traceback = self.formatException(record.exc_info)
+            fields["traceback"] = hide(traceback, getattr(record, "hidden", ()))
+        return json.dumps(fields, ensure_ascii=True, default=str)
 
 
-def set_up_log(to: str = "stderr", level: str = "info", form: str = "text") -> None:
+def set_up_log(to: str = "stderr", level: str = "info", form: str = "text", keys: Shown = "hash") -> None:
     """Send the log of the whole process to `to` (``"stderr"``, ``"syslog"``), from `level` on, each line
-    in the form `form` (``"text"``, ``"json"``).
+    in the form `form` (``"text"``, ``"json"``), with keys shown as `keys` says.
 
     Raises `ConfigError` when there is no syslog to talk to.
     """
-    import logging.handlers
+    from tcpmapkit.log_output import SyslogHandler
 
     handler: logging.Handler
     if to == "syslog":
-        if not has_syslog():  # the handler itself would wait for it in silence
+        if not has_syslog():
             raise ConfigError(f"there is no syslog at {_SYSLOG}", path=("log", "to"))
-        handler = logging.handlers.SysLogHandler(_SYSLOG, facility=logging.handlers.SysLogHandler.LOG_MAIL)
-        handler.ident = "tcpmapkit: "
+        handler = SyslogHandler(_SYSLOG)
         text = "%(name)s: %(message)s"
     else:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _to_standard_error()
         text = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     handler.setFormatter(_Json() if form == "json" else _OneLine(text))
+    show_keys(keys)
     _send_to(handler)
     logging.getLogger().setLevel(level.upper())
+
+
+def _to_standard_error() -> logging.Handler:
+    from tcpmapkit.log_output import StreamHandler
+
+    try:
+        return StreamHandler(sys.stderr.fileno())
+    except (OSError, io.UnsupportedOperation):  # something in memory stands there, or nothing
+        return logging.StreamHandler(sys.stderr)
+
+
+def lost_lines() -> int:
+    """How many lines could not be written since the log was set up."""
+    return sum(getattr(one, "total_lost", 0) for one in logging.getLogger().handlers)
 
 
 def has_syslog() -> bool:
@@ -76,6 +119,8 @@ def _send_to(handler: logging.Handler) -> None:
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
+        if hasattr(old, "total_lost"):  # one of ours, with a descriptor of its own
+            old.close()
     root.addHandler(handler)
 
 
@@ -87,7 +132,9 @@ class _Warnings(logging.Handler):
 
 
 def warn_on_standard_error() -> None:
-    """Show what loading a table warns of, for the commands that do not serve."""
+    """Show what loading a table warns of, for the commands that do not serve: to whoever has typed one, and
+    has the tables, with the keys as they are."""
+    show_keys("full")
     root = logging.getLogger()
     if not any(isinstance(handler, _Warnings) for handler in root.handlers):
         handler = _Warnings(logging.WARNING)

@@ -7,9 +7,8 @@ which so share it.
 
 from __future__ import annotations
 
-import hashlib
+import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator
 from typing import Final, Literal
 
@@ -19,7 +18,7 @@ __all__ = ["Shown", "hide", "show_keys", "shown_key", "texts_of"]
 
 Shown = Literal["hash", "full"]
 
-_SALT: Final = secrets.token_bytes(16)
+_SALT: Final = os.urandom(16)
 
 #: A key is data from a stranger: a line shows no more of it.
 _MOST: Final = 320
@@ -27,7 +26,7 @@ _MOST: Final = 320
 #: What looks like an address, also in a URL. It begins where the text before it ends, so that a long text
 #: without any is looked at once.
 _ADDRESS: Final = re.compile(
-    r"""(?:"[^"\n]{0,999}"|(?<![^\s"'<>()\[\],;:@])[^\s"'<>()\[\],;:@]+)(?:@|%40)(?:\[[^\]\s]*\]|[^\s"'<>()\[\],;:]+)""",
+    r"""(?:"[^"\n]{0,255}"|(?<![^\s"'<>()\[\],;:@])[^\s"'<>()\[\],;:@]+)(?:@|%40)(?:\[[^\]\s]{0,64}\]|[^\s"'<>()\[\],;:]+)""",
     re.IGNORECASE,
 )
 
@@ -51,6 +50,8 @@ def shown_key(key: str) -> str:
     """A key as a log line may have it; in whichever case it was typed, the hash is the same."""
     if _full:
         return key if len(key) <= _MOST else f"{key[:_MOST]}..."
+    import hashlib
+
     digest = hashlib.blake2b(key.casefold().encode("utf-8", "surrogatepass"), digest_size=6, key=_SALT)
     return f"#{digest.hexdigest()}"
 

@@ -97,7 +97,7 @@ def _set_up_log(config: LogConfig | None, streams: StandardStreams) -> None:
             drop_log()
             return
         to = "syslog"
-    set_up_log(to, level, form)
+    set_up_log(to, level, form, config.log_keys if config else "hash")
 
 
 async def _serve_stdio(site: Site, listener: ListenerConfig, streams: StandardStreams) -> None:
