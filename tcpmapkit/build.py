@@ -9,15 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import attrs
+
 from tcpmapkit import keys
-from tcpmapkit.build_chain import ChainBuilder, Traits
+from tcpmapkit.build_chain import ChainBuilder
 from tcpmapkit.built_maps import BuiltMaps
+from tcpmapkit.built_step import BuiltStep, Place
 from tcpmapkit.cache import CacheOptions
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.generation import Generation
 from tcpmapkit.key_search import search_with
+from tcpmapkit.make_resolver import Traits
 from tcpmapkit.maps import Map
 from tcpmapkit.plugins import Plugins
 from tcpmapkit.protocols import PROTOCOLS
@@ -37,13 +42,17 @@ def build_maps(
     clock: Callable[[], float] = time.monotonic,
     *,
     offline: bool = False,
+    before: BuiltMaps | None = None,
+    kept: Mapping[Place, BuiltStep] = MappingProxyType({}),
 ) -> tuple[BuiltMaps, list[ConfigError]]:
     """The maps of a configuration, not yet started, and the mistakes that only building shows.
 
     A map with a mistake is left out; `clock` gives seconds; `offline` puts a failure in the place of
-    every resolver that would have to wait for a network.
+    every resolver that would have to wait for a network. The maps follow those of `before`: steps that are
+    `kept` serve in them as they are where the configuration of them is still the same, and so does a
+    whole map, with what it has cached, of which no part is another.
     """
-    builder = _Builder(config, plugins, clock, offline)
+    builder = _Builder(config, plugins, clock, offline, before, kept)
     for name in config.maps:
         builder.map(name, ())
     for listener in config.listeners:
@@ -83,11 +92,20 @@ def _unanswerable(listener: ListenerConfig, maps: Mapping[str, Map]) -> Iterable
 
 
 class _Builder:
-    def __init__(self, config: Config, plugins: Plugins, clock: Callable[[], float], offline: bool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        plugins: Plugins,
+        clock: Callable[[], float],
+        offline: bool,
+        before: BuiltMaps | None,
+        kept: Mapping[Place, BuiltStep],
+    ) -> None:
         self.config = config
         self.offline = offline
         self.plugins = plugins
-        self.built = BuiltMaps(clock)
+        self.kept = kept
+        self.built = BuiltMaps(clock, before)
         self.errors: list[ConfigError] = []
         self.under_way: list[str] = []
         self.tried: set[str] = set()
@@ -117,13 +135,18 @@ class _Builder:
         return built
 
     def _build(self, config: MapConfig) -> Map | None:
-        before = len(self.errors)
+        mistakes = len(self.errors)
         group = ChainBuilder(self, config).group(config.resolvers, "fail")
         if group is None:
             return None
         cache = self._cache(config, group.traits)
-        if len(self.errors) > before:
+        if len(self.errors) > mistakes:
             return None
+        deadline = config.deadline if config.deadline is not None else self.config.server.deadline
+        self.built.made_by[config.name] = attrs.evolve(config, deadline=deadline, cache=cache, tests=())
+        serving_on = self._same_as_before(config.name)
+        if serving_on is not None:
+            return serving_on
         attributes = group.traits.attributes
         order = config.search_order
         generation = Generation(
@@ -137,12 +160,26 @@ class _Builder:
         return Map(
             config.name,
             generation,
-            deadline=config.deadline if config.deadline is not None else self.config.server.deadline,
+            deadline=deadline,
             cache=cache,
             split=keys.splitter(config.recipient_delimiter),
             clock=self.built.clock,
             observer=self.plugins.query_resolved,
         )
+
+    def _same_as_before(self, name: str) -> Map | None:
+        """The map that was there before, when nothing ofit is another; its groups then serve on with it."""
+        built, before = self.built, self.built.before
+        old = before.maps.get(name) if before is not None else None
+        if before is None or old is None or built.made_by[name] != before.made_by[name]:
+            return None
+        theirs = before.steps_of(name)
+        if {one for one in theirs if one.alone} != {one for one in built.steps_of(name) if one.alone}:
+            return None
+        if any(built.maps[other] is not before.maps.get(other) for other in built.references.get(name, ())):
+            return None
+        built.steps = [one for one in built.steps if one.context.map != name] + theirs
+        return old
 
     def _cache(self, config: MapConfig, traits: Traits) -> CacheOptions | None:
         if traits.attributes is None:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from tcpmapkit import keys
 from tcpmapkit.binding import Binding, Path
-from tcpmapkit.built_maps import BuiltMaps, BuiltResolver
+from tcpmapkit.breaker import Breaker
+from tcpmapkit.built_maps import BuiltMaps
+from tcpmapkit.built_step import BuiltStep, Place
 from tcpmapkit.chain import InlineChain, WaitingChain, compile_chain
 from tcpmapkit.config.mistakes import closest
-from tcpmapkit.config.options import type_options
 from tcpmapkit.errors import ConfigError, ConfigErrors, format_path, under
+from tcpmapkit.make_resolver import Traits, bound_options, how_it_answers, make_resolver
 from tcpmapkit.map_reference import refer_to
-from tcpmapkit.markers import refuse_marked_resolver
-from tcpmapkit.plugins import Plugins, ResolverType, order_steps
+from tcpmapkit.plugins import Plugins, order_steps
 from tcpmapkit.protocols.policy import ATTRIBUTES
 from tcpmapkit.query import TempFail
 from tcpmapkit.resolver import Context
@@ -39,38 +41,6 @@ OFFLINE = TempFail("not asked: offline")
 _GROUP_GRACE = 0.1
 
 
-@attrs.frozen
-class Traits:
-    """What a step's type, or the members of a group, are like (see `Register`); `attributes` is
-    None for any."""
-
-    folded: bool
-    in_memory: bool
-    attributes: frozenset[str] | None
-
-    @classmethod
-    def of_all(cls, traits: Iterable[Traits]) -> Traits:
-        """Folded and in memory when all are; attributes of any."""
-        every = list(traits)
-        attributes: frozenset[str] | None = frozenset()
-        for one in every:
-            attributes = None if attributes is None or one.attributes is None else attributes | one.attributes
-        return cls(all(one.folded for one in every), all(one.in_memory for one in every), attributes)
-
-    @classmethod
-    def of_step(cls, resolver_type: ResolverType, inner: list[Traits], read: Iterable[str]) -> Traits:
-        """As the type was registered, or as its `inner` chains and maps are; it reads what these read,
-        what the type was registered for, and `read`, what its templates and options name."""
-        every = cls.of_all(inner)
-        own = resolver_type
-        attributes = None
-        if every.attributes is not None and "*" not in own.attributes:
-            attributes = every.attributes.union(own.attributes, read)
-        if inner:
-            return cls(every.folded, every.in_memory, attributes)
-        return cls(own.folded, own.in_memory, attributes)
-
-
 class _Offline:
     """Stands where a resolver would ask a network."""
 
@@ -87,13 +57,15 @@ class Group:
 
 
 class Assembly(Protocol):
-    """What the chains of all maps are built from, and into."""
+    """What the chains of all maps are built from, and into. `kept` are steps that may serve in them as they
+    are, where the configuration of them is still the same."""
 
     config: Config
     plugins: Plugins
     built: BuiltMaps
     errors: list[ConfigError]
     offline: bool
+    kept: Mapping[Place, BuiltStep]
 
     def map(self, name: str, path: tuple[str | int, ...]) -> Map | None:
         """Another map, built now if need be; None, with its mistake told, when it cannot be."""
@@ -117,20 +89,36 @@ class ChainBuilder:
         return Group(compile_chain(ordered), Traits.of_all(traits for _, traits in whole))
 
     def _step(self, config: StepConfig, on_error: OnError) -> tuple[InlineStep | WaitingStep, Traits] | None:
-        resolver_type = self.assembly.plugins.types[config.type]
-        inner: list[Traits] = []
-        order = self.config.search_order
         try:
             name = self._name(config)
-            binding = self._binding(config, inner)
-            options = _options(config, resolver_type, binding)
-            key = _template(config, "key", VARIABLES, "{key}")
-            result = _template(config, "result", (*VARIABLES, "value"), "{value}")
-            resolver = _make(resolver_type, options)
+            kept = self.assembly.kept.get((self.config.name, name))
+            if kept is None or not self._fits(kept, config, on_error):
+                kept = self._new(config, name, on_error)
         except ConfigError as error:
             self.assembly.errors.extend(under(error, *config.path))
             return None
-        domains = None if config.domains is None else frozenset(map(self.config.converted, config.domains))
+        self.assembly.built.steps.append(kept)
+        return kept.step, kept.traits
+
+    def _fits(self, kept: BuiltStep, config: StepConfig, on_error: OnError) -> bool:
+        if self.assembly.offline and isinstance(kept.step, WaitingStep) and kept.step.pool is None:
+            return False
+        return kept.config == config and kept.about_keys == self._about_keys(on_error)
+
+    def _about_keys(self, on_error: OnError) -> object:
+        """What a step goes by beside its own options."""
+        map = self.config
+        return map.fold, map.idna, map.search_order, map.recipient_delimiter, on_error
+
+    def _new(self, config: StepConfig, name: str, on_error: OnError) -> BuiltStep:
+        """A step with a resolver object of its own. Raises `ConfigError`."""
+        resolver_type = self.assembly.plugins.types[config.type]
+        inner: list[Traits] = []
+        binding = self._binding(config, inner)
+        make = partial(make_resolver, resolver_type, bound_options(config, resolver_type, binding))
+        key = _template(config, "key", VARIABLES, "{key}")
+        result = _template(config, "result", (*VARIABLES, "value"), "{value}")
+        resolver = make()
         away = self.assembly.offline and not inner and inspect.iscoroutinefunction(resolver.resolve)
         if away:
             resolver = _Offline()
@@ -141,44 +129,61 @@ class ChainBuilder:
         if special_keys is None:
             variables = binding.templates if key is None else key.variables
             special_keys = bool(inner) or resolver_type.special_keys or _is_about_the_request(variables)
-        logger = logging.getLogger(f"tcpmapkit.map.{self.config.name}.{name}")
-        waits, blocks = _how(resolver)
-        common: dict[str, Any] = {
-            "name": name,
-            "resolver": resolver,
-            "logger": logger,
-            "fold": fold,
-            "partial_keys": bool(inner) or resolver_type.partial_keys,
-            "special_keys": special_keys,
-            "domains": domains,
-            "bare_is_domain": order is not None and order.bare_is_domain,
-            "key": key,
-            "result": result,
-            # What was not asked stays unknown, through every group around it.
-            "on_error": "fail" if away or (self.assembly.offline and inner) else config.on_error or on_error,
-            "authoritative": config.authoritative,
-            "timeout": config.timeout,
-        }
-        pool = SmallPool(f"{self.config.name}.{name}") if blocks else None
-        step: InlineStep | WaitingStep
+        context = self._context(name, fold)
+        order = self.config.search_order
+        waits, blocks = how_it_answers(resolver)
+        # What was not asked stays unknown, through every group around it.
+        unasked = away or (self.assembly.offline and inner)
+        make_step = partial(WaitingStep if waits or blocks else InlineStep)
         if waits or blocks:
-            step = WaitingStep(**common, pool=pool, grace=_GROUP_GRACE if inner else 0.0)
-        else:
-            step = InlineStep(**common)
-        context = Context(
+            clock = self.assembly.built.clock
+            make_step.keywords.update(
+                pool=SmallPool(f"{self.config.name}.{name}") if blocks else None,
+                grace=_GROUP_GRACE if inner else 0.0,
+                breaker=Breaker(clock) if config.breaker and not inner else None,
+            )
+        step = make_step(
+            name=name,
+            resolver=resolver,
+            logger=context.logger,
+            fold=fold,
+            partial_keys=bool(inner) or resolver_type.partial_keys,
+            special_keys=special_keys,
+            domains=self._domains(config),
+            bare_is_domain=order is not None and order.bare_is_domain,
+            key=key,
+            result=result,
+            on_error="fail" if unasked else config.on_error or on_error,
+            authoritative=config.authoritative,
+            timeout=config.timeout,
+            leaf=not inner,
+        )
+        return BuiltStep(
+            step,
+            traits,
+            config,
+            self._about_keys(on_error),
+            context,
+            make,
+            alone=not inner and not away,
+            warnings=_unknown_attributes(config, binding),
+        )
+
+    def _domains(self, config: StepConfig) -> frozenset[str] | None:
+        return None if config.domains is None else frozenset(map(self.config.converted, config.domains))
+
+    def _context(self, name: str, fold: Callable[[str], str] | None) -> Context:
+        built = self.assembly.built
+        return Context(
             directory=self.assembly.config.directory,
             name=name,
             map=self.config.name,
-            logger=logger,
-            clock=self.assembly.built.clock,
+            logger=logging.getLogger(f"tcpmapkit.map.{self.config.name}.{name}"),
+            clock=built.clock,
             fold=fold or str,
-            open_http=self.assembly.built.http.session,
-            open_progress=self.assembly.built.open_progress,
+            open_http=built.http.session,
+            open_progress=built.open_progress,
         )
-        self.assembly.built.resolvers.append(
-            BuiltResolver(resolver, context, config.path, pool, _unknown_attributes(config, binding))
-        )
-        return step, traits
 
     def _name(self, config: StepConfig) -> str:
         """The step's name, or its type with a number where the map has several."""
@@ -217,25 +222,6 @@ class ChainBuilder:
         return Binding(VARIABLES, chain, other_map)
 
 
-def _options(config: StepConfig, resolver_type: ResolverType, binding: Binding) -> dict[str, Any]:
-    """The options as the factory takes them. Raises `ConfigErrors`, empty when all is told already."""
-    bound: dict[str, Any] = {}
-    errors: list[ConfigError] = []
-    for option in type_options(resolver_type):
-        value = config.options.get(option.name, option.default)
-        if isinstance(value, attrs.Factory) and not value.takes_self:  # type: ignore[arg-type]
-            value = value.factory()
-        if value is attrs.NOTHING or isinstance(value, attrs.Factory):  # type: ignore[arg-type]
-            continue
-        try:
-            bound[option.name] = binding.bind(option.annotation, value, (option.name,))
-        except ConfigError as error:
-            errors.append(error)
-    if errors:
-        raise ConfigErrors(errors)
-    return bound
-
-
 def _unknown_attributes(config: StepConfig, binding: Binding) -> tuple[str, ...]:
     """A warning for each attribute named that Postfix, as known here, does not send."""
     warnings = []
@@ -263,30 +249,3 @@ def _template(config: StepConfig, option: str, variables: tuple[str, ...], defau
     except ConfigError as error:
         error.path = (option,)
         raise
-
-
-def _make(resolver_type: ResolverType, options: Mapping[str, Any]) -> Any:
-    """The resolver object. Raises `ConfigError` for whatever its factory raises."""
-    try:
-        resolver = resolver_type.factory(**options)
-    except ConfigError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise ConfigError(str(error)) from error
-    except Exception as error:
-        raise ConfigError(
-            f"resolver type {resolver_type.name} of {resolver_type.distribution} failed: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if not callable(getattr(resolver, "resolve", None)):
-        raise ConfigError(
-            f"resolver type {resolver_type.name} of {resolver_type.distribution} has no `resolve`"
-        )
-    refuse_marked_resolver(resolver)
-    return resolver
-
-
-def _how(resolver: Any) -> tuple[bool, bool]:
-    """Whether its `resolve` is a coroutine function, and whether it blocks."""
-    waits = inspect.iscoroutinefunction(resolver.resolve)
-    return waits, not waits and bool(getattr(resolver.resolve, "tcpmapkit_blocking", False))

@@ -3,80 +3,69 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final
 
-import attrs
-
-from tcpmapkit.errors import ConfigError, ConfigErrors, under
+from tcpmapkit.built_step import BuiltStep, Place
+from tcpmapkit.counters import MapCounters, StepCounters
+from tcpmapkit.errors import ConfigErrors
 from tcpmapkit.http_client import SharedHttpClient
 from tcpmapkit.maps import Map
-from tcpmapkit.resolver import Context
-from tcpmapkit.threads import SmallPool
 
-__all__ = ["BuiltMaps", "BuiltResolver"]
-
-_log = logging.getLogger(__name__)
-
-#: Seconds that a resolver may take to stop: one that hangs must not hold up the end of the server.
-_STOP_TIME: Final = 5.0
-
-
-@attrs.define(eq=False)
-class BuiltResolver:
-    """A resolver object with what it needs to be started and to be found in an error; `warnings` are
-    logged when it is."""
-
-    resolver: Any
-    context: Context
-    path: tuple[str | int, ...]
-    pool: SmallPool | None
-    warnings: tuple[str, ...] = ()
+__all__ = ["BuiltMaps"]
 
 
 class BuiltMaps:
-    """All maps of a configuration, and the resolver objects behind them."""
+    """All maps of a configuration, and the steps of their chains; those of `before`, which these follow,
+    may be among them, and its HTTP client is theirs too."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], before: BuiltMaps | None = None) -> None:
         self.maps: dict[str, Map] = {}
         self.clock = clock
-        self.http = SharedHttpClient()
-        self.resolvers: list[BuiltResolver] = []
-        self._started: list[BuiltResolver] = []
+        self.before = before
+        self.http = before.http if before is not None else SharedHttpClient()
+        self.steps: list[BuiltStep] = []
         #: Shows somebody how far a long start is; None where nobody waits for it.
         self.progress: Callable[[str], AbstractContextManager[Callable[[float], None]]] | None = None
         #: map -> the maps that its steps refer to.
         self.references: dict[str, set[str]] = {}
+        #: map -> what it was made by: while that is the same, the map may serve on.
+        self.made_by: dict[str, object] = {}
+        #: What maps and steps have done, whatever took their places.
+        self.map_counters: defaultdict[str, MapCounters] = (
+            before.map_counters if before is not None else defaultdict(MapCounters)
+        )
+        self.step_counters: defaultdict[Place, StepCounters] = (
+            before.step_counters if before is not None else defaultdict(StepCounters)
+        )
 
     def open_progress(self, what: str) -> AbstractContextManager[Callable[[float], None]]:
         """What `Context.progress` gives the resolvers."""
         return nullcontext(_show_nobody) if self.progress is None else self.progress(what)
 
+    def steps_of(self, map: str) -> list[BuiltStep]:
+        """The steps of the map of that name, groups included."""
+        return [one for one in self.steps if one.context.map == map]
+
     async def start(self, only: Iterable[str] | None = None) -> None:
-        """Let the resolvers load their tables and open their clients: those of all maps, or of the
-        maps named and what these refer to.
+        """Let the resolvers that are new load their tables and open their clients: those of all maps, or of
+        the maps named and what these refer to.
 
         Raises `ConfigErrors` with all that went wrong; what was started is then stopped again.
         """
         maps = set(self.maps) if only is None else self._reached(only)
-        resolvers = [one for one in self.resolvers if one.context.map in maps]
-        self._started += resolvers
-        outcomes = await asyncio.gather(*map(_start, resolvers), return_exceptions=True)
+        new = [one for one in self.steps if one.context.map in maps and not one.started]
+        outcomes = await asyncio.gather(*(one.start() for one in new), return_exceptions=True)
         errors = []
-        for one, outcome in zip(resolvers, outcomes, strict=True):
-            if isinstance(outcome, ConfigError):
-                errors.extend(under(outcome, *one.path))
-            elif isinstance(outcome, Exception):
-                _log.debug("%s could not start", one.context.name, exc_info=outcome)
-                errors.append(
-                    ConfigError(f"could not start: {type(outcome).__name__}: {outcome}", path=one.path)
-                )
+        for outcome in outcomes:
+            if isinstance(outcome, ConfigErrors):
+                errors.append(outcome)
             elif outcome is not None:
                 raise outcome
         if errors:
-            await self.stop()
+            await asyncio.gather(*(one.stop() for one in new))
+            await self.stop(but=self.before)
             raise ConfigErrors(errors)
 
     def _reached(self, names: Iterable[str]) -> set[str]:
@@ -89,37 +78,25 @@ class BuiltMaps:
                 ahead.extend(self.references.get(name, ()))
         return reached
 
-    async def stop(self) -> None:
-        """End the lookups under way and let every resolver that was started close what it opened, once;
-        never raises."""
-        await asyncio.gather(*(one.stop() for one in self.maps.values()))
-        started, self._started = self._started, []
-        for outcome in await asyncio.gather(*map(_stop, started), return_exceptions=True):
-            if isinstance(outcome, Exception):
-                _log.error("a resolver could not stop", exc_info=outcome)
-        for one in self.resolvers:
-            if one.pool is not None:
-                one.pool.close()
-        await self.http.close()
+    async def finish(self, but: BuiltMaps) -> None:
+        """Wait for the lookups under way of the maps that `but` has not."""
+        others = set(but.maps.values())
+        await asyncio.gather(*(map.finish() for map in self.maps.values() if map not in others))
+
+    async def stop(self, but: BuiltMaps | None = None) -> None:
+        """End the lookups under way and let every resolver that was started close what it opened, once; but
+        not those that `but` has too. Never raises."""
+        maps = set(but.maps.values()) if but is not None else set()
+        await asyncio.gather(*(map.stop() for map in self.maps.values() if map not in maps))
+        steps = set(but.steps) if but is not None else set()
+        await asyncio.gather(*(one.stop() for one in self.steps if one not in steps))
+        if but is None:
+            await self.http.close()
+            return
+        for map in self.maps.values():
+            if map not in maps:
+                await map.dismantle()
 
 
 def _show_nobody(done: float) -> None:
     pass
-
-
-async def _start(one: BuiltResolver) -> None:
-    for warning in one.warnings:
-        one.context.logger.warning("%s", warning)
-    start = getattr(one.resolver, "start", None)
-    if start is not None:
-        try:
-            await start(one.context)
-        except SystemExit as error:  # not a resolver's to ask for, and it would pass through everything
-            raise RuntimeError(f"SystemExit: {error}") from error
-
-
-async def _stop(one: BuiltResolver) -> None:
-    stop = getattr(one.resolver, "stop", None)
-    if stop is not None:
-        async with asyncio.timeout(_STOP_TIME):
-            await stop()

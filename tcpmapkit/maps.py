@@ -293,3 +293,8 @@ class Map:
                 flight.land(Answer(_STOPPED))
         self._under_way.clear()
         self._current.flights.clear()
+
+    async def dismantle(self) -> None:
+        """Free what a map that serves no more has cached, without holding anybody up."""
+        if self._cache is not None:
+            await self._cache.drain()

@@ -250,7 +250,7 @@ def test_steps_are_named_after_their_types_with_a_number_where_there_are_several
         tmp_path,
         '[maps.m]\nresolvers = [{ type = "told" }, { type = "told" }, { type = "plain", name = "x" }]\n',
     )
-    assert [one.context.name for one in built.resolvers] == ["told", "told-2", "x"]
+    assert [one.context.name for one in built.steps] == ["told", "told-2", "x"]
 
 
 async def test_everything_that_does_not_start_is_told_at_once_with_its_place(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ async def test_a_resolver_that_does_not_stop_does_not_hold_up_the_end(
         def resolve(self, query: Any) -> Any:
             return None
 
-    monkeypatch.setattr("tcpmapkit.built_maps._STOP_TIME", 0.01)
+    monkeypatch.setattr("tcpmapkit.built_step._STOP_TIME", 0.01)
     async with started(Stubborn()):
         pass
     assert "a resolver could not stop" in caplog.text

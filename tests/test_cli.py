@@ -123,6 +123,18 @@ def test_check_loads_every_table_and_runs_the_tests(site: Path) -> None:
     assert result.stdout == ""
 
 
+def test_check_tells_what_the_resolvers_note(tmp_path: Path) -> None:
+    file = tmp_path / "tcpmapkit.toml"
+    rules = "".join(f"{{ pattern = '^user{number}@', result = 'x' }}, " for number in range(5))
+    file.write_text(f"""[maps.m]
+resolvers = [{{ type = "regex", rules = [{rules} {{ pattern = '^.@', result = 'x' }}] }}]
+""")
+    result = tcpmapkit("check", "-c", file)
+    assert result.exit_code == 0
+    note = "1 of the 6 rules requires no text of a key, and is tried for every one"
+    assert f"note: map m: {note}\n" in result.stderr
+
+
 def test_check_refuses_a_wrong_answer_with_its_place(site: Path) -> None:
     site.write_text(site.read_text().replace('expect = "alice@example.org"', "expect = false"))
     result = tcpmapkit("check", "-c", site)
@@ -378,7 +390,7 @@ def test_a_server_that_did_not_start_calls_no_plugins_shutdown(tmp_path: Path) -
 def test_a_resolver_that_would_end_the_process_is_a_mistake_with_its_place(tmp_path: Path) -> None:
     done = run_command("run", "-c", half_started(tmp_path, 'type = "leaves"'))
     assert done.returncode == 78
-    assert "maps.m.resolvers[0]: could not start: RuntimeError: SystemExit: 3" in done.stderr
+    assert "maps.m.resolvers[0]: could not start: SystemExit: 3" in done.stderr
 
 
 def test_a_start_that_does_not_end_is_stopped_by_sigterm(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ LAYERS = """
     cache ready flight key_search generation plugin_sources plugins
     config
     maps map_reference
-    build build_chain binding built_maps http_client
+    build build_chain binding built_maps built_step make_resolver http_client
     * resolvers
     cli testing
 """
@@ -148,7 +148,7 @@ def test_the_leaves_import_attrs_and_nothing_else_of_others() -> None:
 
 
 @pytest.mark.parametrize(
-    "slow", ["aiohttp", "dns", "idna", "jmespath", "rich", "uvloop", "pcre2", "redis", "lmdb"]
+    "slow", ["aiohttp", "dns", "idna", "jmespath", "rich", "uvloop", "pcre2", "redis", "lmdb", "watchfiles"]
 )
 def test_a_slow_library_is_not_imported_when_a_module_is(slow: str) -> None:
     eager = [

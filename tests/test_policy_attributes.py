@@ -222,7 +222,7 @@ named = { x = { text = "{user}" } }
 """
     built, errors = build(tmp_path, text + OTHERS)
     assert errors == []
-    (resolver,) = [one.resolver for one in built.resolvers if isinstance(one.resolver, Outer)]
+    (resolver,) = [one.resolver for one in built.steps if isinstance(one.resolver, Outer)]
     answer = ask_now(built.maps["m"], "Joe@example.org", attributes={"sender": "S"})
     assert answer == Found("in joe@example.org,joe@example.org,example.org,joe@example.org,S,joe")
     maps: list[Any] = [one.map for one in resolver.many]
