@@ -6,13 +6,14 @@ They only ever grow, gauges excepted. Nothing here knows who reads them.
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import attrs
 
 __all__ = [
     "BOUNDS",
     "FAILURE_KINDS",
+    "LOWEST",
     "Counters",
     "FailureKind",
     "Histogram",
@@ -28,26 +29,41 @@ BOUNDS: Final = (
 """The buckets of every histogram: a time in seconds belongs to the first that is not less. A lookup in memory
 stays below the first, the longest deadline allowed is below the last."""
 
-FailureKind = Literal["temporary", "permanent", "timed_out", "busy", "internal"]
-"""How a step failed: its source said so, for now or for good; its time was up; all its threads were taken; a
-bug of the resolver."""
+LOWEST: Final = BOUNDS[0]
 
-FAILURE_KINDS: Final[tuple[FailureKind, ...]] = ("temporary", "permanent", "timed_out", "busy", "internal")
+FailureKind = Literal["temporary", "permanent", "timed_out", "busy", "internal", "breaker"]
+"""How a step failed: its source said so, for now or for good; its time was up; all its threads were taken; a
+bug of the resolver; it was not asked, since its breaker is open."""
+
+FAILURE_KINDS: Final[tuple[FailureKind, ...]] = get_args(FailureKind)
 
 
 class Histogram:
-    """How long something took: `counts` for each of `BOUNDS` and for what took longer; `total` seconds."""
+    """How long something took. Most of what there is to count belongs to the lowest bucket, and costs two
+    additions: whoever counts often may write them itself, as `observe` does.
 
-    __slots__ = ("counts", "total")
+    `quick` is what is in the lowest bucket, `total` the sum in seconds.
+    """
+
+    __slots__ = ("_others", "quick", "total")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
+        self.quick = 0
         self.total = 0.0
+        self._others = [0] * len(BOUNDS)
 
     def observe(self, seconds: float) -> None:
         """Count one that took so long."""
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.total += seconds
+        if seconds <= LOWEST:
+            self.quick += 1
+        else:
+            self._others[bisect_left(BOUNDS, seconds) - 1] += 1
+
+    @property
+    def counts(self) -> list[int]:
+        """How many are in the bucket of each of `BOUNDS`, and how many took longer."""
+        return [self.quick, *self._others]
 
 
 @attrs.define(eq=False)
@@ -55,13 +71,14 @@ class StepCounters:
     """What a step was asked and what became of it.
 
     `latency` has every call of the resolver; `found` those that gave a value, `failures` those that failed,
-    also when ``on_error = "ignore"`` made that a miss; the others were misses. `slow_calls` counts the inline
-    calls that held up the server.
+    also when ``on_error = "ignore"`` made that a miss, of them `not_called` without a call; the others were
+    misses. `slow_calls` counts the inline calls that held up the server.
     """
 
     found: int = 0
     slow_calls: int = 0
     failures: dict[FailureKind, int] = attrs.Factory(lambda: dict.fromkeys(FAILURE_KINDS, 0))
+    not_called: int = 0
     latency: Histogram = attrs.Factory(Histogram)
 
     @property
@@ -77,7 +94,7 @@ class StepCounters:
     @property
     def missed(self) -> int:
         """How often it knew nothing, "not found" included."""
-        return max(self.asked - self.found - self.failed, 0)
+        return self.asked - self.found - (self.failed - self.not_called)
 
 
 @attrs.define(eq=False)

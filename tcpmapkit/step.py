@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import attrs
 
 from tcpmapkit.breaker import Breaker
-from tcpmapkit.counters import FailureKind
+from tcpmapkit.counters import LOWEST, FailureKind, StepCounters
 from tcpmapkit.hookspecs import hookimpl
 from tcpmapkit.keys import SPECIAL_KEYS, covered
 from tcpmapkit.query import (
@@ -89,9 +89,7 @@ class Step:
     authoritative: bool = False
     timeout: float | None = None
     leaf: bool = True
-    #: How many inline calls were slower than `SLOW_CALL`, and how many failures there were.
-    slow_calls: int = 0
-    failures: int = 0
+    counters: StepCounters = attrs.Factory(StepCounters)
     log: StepLog = attrs.field(init=False)
 
     @log.default
@@ -128,7 +126,10 @@ class Step:
     def _finish(self, answer: object, own: Query) -> Outcome | Miss:
         """The resolver's answer as the chain takes it."""
         if type(answer) is Found:
-            return answer if self.result is None else self._apply_result(self.result, answer, own)
+            if self.result is not None:
+                return self._apply_result(self.result, answer, own)
+            self.counters.found += 1
+            return answer
         if answer is None:
             return NotFound() if self.authoritative else MISS
         if type(answer) is Miss:
@@ -150,6 +151,7 @@ class Step:
             self.log.failed_lookup(NO_VALUE, own)
             return self._count(NO_VALUE, "temporary")
         if type(joined) is Found:
+            self.counters.found += 1
             return joined
         return NotFound(found.ttl) if self.authoritative else Miss(found.ttl)
 
@@ -160,7 +162,7 @@ class Step:
         return self._count(failure, kind)
 
     def _count(self, failure: Failure, kind: FailureKind) -> Outcome | Miss:
-        self.failures += 1
+        self.counters.failures[kind] += 1
         return MISS if self.on_error == "ignore" else failure
 
     def _raised(self, error: BaseException, own: Query) -> Outcome | Miss:
@@ -203,8 +205,14 @@ class InlineStep(Step):
             except _STRAY as error:
                 answer = self._raised(error, own)
             elapsed = clock() - began
+            counters = self.counters
+            if elapsed <= LOWEST:
+                counters.latency.quick += 1
+                counters.latency.total += elapsed
+            else:
+                counters.latency.observe(elapsed)
             if elapsed > SLOW_CALL:
-                self.slow_calls += 1
+                counters.slow_calls += 1
                 text = "%s held up the server for %.0f ms"
                 self.log.say(
                     logging.WARNING, "slow", own, text, self.name, elapsed * 1000, elapsed=round(elapsed, 3)
@@ -234,10 +242,10 @@ class WaitingStep(Step):
             answer = own
         else:
             asked = self._to_ask(own)
-            answer = self._finish(None, own) if asked is None else await self._ask(asked, own)
+            answer = self._finish(None, own) if asked is None else await self._ask(asked, own, began)
         return answer if query.trace is None else self._traced(query, asked, answer, began)
 
-    async def _ask(self, asked: Query, own: Query) -> Outcome | Miss:
+    async def _ask(self, asked: Query, own: Query, began: float) -> Outcome | Miss:
         left = asked.time_left()
         limit = left
         if self.timeout is not None:
@@ -245,10 +253,12 @@ class WaitingStep(Step):
         elif self.on_error != "fail":
             limit = left / 2  # a source that hangs must not starve its fallback
         if limit <= 0 and not self.grace:
+            self.counters.not_called += 1
             return self._count(TIMED_OUT, "timed_out")  # by those before it, which have told
         if self.breaker is not None and not self.breaker.admits():
             self.log.not_asked()
-            return self._count(NOT_ASKED, "temporary")
+            self.counters.not_called += 1
+            return self._count(NOT_ASKED, "breaker")
         if limit < left:
             asked = asked.with_deadline(asked.clock() + limit)
         try:
@@ -258,15 +268,18 @@ class WaitingStep(Step):
                 else:
                     answer = await self.resolver.resolve(asked)
         except Exception as error:
-            return self._raised(error, own)
+            taken = self._raised(error, own)
         except _STRAY as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            return self._raised(error, own)
-        if type(answer) in _ANSWERS:
-            self._answered(own)
-        return self._finish(answer, own)
+            taken = self._raised(error, own)
+        else:
+            if type(answer) in _ANSWERS:
+                self._answered(own)
+            taken = self._finish(answer, own)
+        self.counters.latency.observe(asked.clock() - began)
+        return taken
 
     def _answered(self, own: Query) -> None:
         """The source is there."""

@@ -197,7 +197,7 @@ async def test_anything_else_is_a_bug_of_the_resolver_logged_by_name(
     step = make(lambda query: rubbish, name="odd")
     assert await ask(step) == INTERNAL_ERROR
     assert "odd answered" in caplog.text
-    assert step.failures == 1
+    assert step.counters.failed == 1
 
 
 async def test_a_coroutine_from_a_resolver_that_said_it_answers_at_once_is_rubbish() -> None:
@@ -312,7 +312,7 @@ async def test_a_traceback_is_logged_once_a_minute_for_each_step_and_exception_t
         ("first raised ValueError (and 2 more since the last such line)", True),
         ("second raised ValueError", True),
     ]
-    assert first.failures == 6
+    assert first.counters.failed == 6
 
 
 @both_kinds
@@ -344,7 +344,7 @@ async def test_a_slow_inline_call_is_counted_and_logged_once_a_minute_by_name(
     await ask(step, question(clock=clock))
     quick = inline(takes(SLOW_CALL / 2))
     await ask(quick, question(clock=clock))
-    assert (step.slow_calls, quick.slow_calls) == (4, 0)
+    assert (step.counters.slow_calls, quick.counters.slow_calls) == (4, 0)
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
     assert "sluggish" in caplog.text
     assert "2 more" in caplog.messages[1]
@@ -420,7 +420,7 @@ async def test_a_resolver_that_hangs_is_a_failure_when_its_time_is_over(
 ) -> None:
     step = waiting(Hangs(), timeout=0.01, on_error=on_error)
     assert await ask(step) == outcome
-    assert step.failures == 1
+    assert step.counters.failed == 1
 
 
 async def test_a_resolver_that_swallows_its_cancellation_has_its_late_answer_taken() -> None:
@@ -443,7 +443,7 @@ async def test_cancelling_a_lookup_passes_through_a_step() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert step.failures == 0
+    assert step.counters.failed == 0
 
 
 async def test_a_cancelled_future_of_the_resolvers_own_does_not_cancel_the_lookup(
