@@ -14,6 +14,7 @@ import click
 
 from tcpmapkit.bench.words import bench
 from tcpmapkit.command_line import (
+    complete_map,
     config_errors,
     file_option,
     open_configuration,
@@ -141,7 +142,9 @@ def _counted(number: int, what: str) -> str:
 @file_option
 @click.option("--explain", is_flag=True, help="Show every step, the reply and what Postfix does with it.")
 @click.option("--policy", metavar="ENDPOINT", help="Ask this policy listener about a request instead.")
-@click.argument("words", nargs=-1, metavar="MAP KEY | --policy ENDPOINT NAME=VALUE...")
+@click.argument(
+    "words", nargs=-1, metavar="MAP KEY | --policy ENDPOINT NAME=VALUE...", shell_complete=complete_map
+)
 def query(file: Path | None, explain: bool, policy: str | None, words: tuple[str, ...]) -> None:
     """Look KEY up in MAP as `postmap -q` does; KEY - reads keys from standard input.
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tcpmapkit.site import Site
 
 __all__ = [
+    "complete_map",
     "config_errors",
     "file_option",
     "listener_named",
@@ -37,6 +38,21 @@ file_option = click.option(
     type=click.Path(path_type=Path),
     help="Configuration file; default tcpmapkit.toml here, else /etc/tcpmapkit/tcpmapkit.toml.",
 )
+
+
+def complete_map(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The names of the maps that begin like this, for a shell; none for a file that cannot be read, or
+    when the map has been named."""
+    from tcpmapkit.config.document import read_document
+    from tcpmapkit.site import find_configuration
+
+    if parameter.name is not None and context.params.get(parameter.name):
+        return []
+    try:
+        maps = read_document(find_configuration(context.params.get("file"))).data.get("maps")
+    except ConfigError:
+        return []
+    return sorted(name for name in maps if name.startswith(incomplete)) if isinstance(maps, dict) else []
 
 
 @contextmanager

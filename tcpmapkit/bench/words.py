@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from tcpmapkit.command_line import config_errors, file_option, open_configuration
+from tcpmapkit.command_line import complete_map, config_errors, file_option, open_configuration
 
 __all__ = ["bench"]
 
@@ -45,7 +45,7 @@ __all__ = ["bench"]
     show_default=True,
     help="Most keys that are asked once more, past the cache, for the time of each step.",
 )
-@click.argument("map_name", metavar="[MAP]", required=False)
+@click.argument("map_name", metavar="[MAP]", required=False, shell_complete=complete_map)
 def bench(
     file: Path | None,
     given: BinaryIO,
