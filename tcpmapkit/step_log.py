@@ -72,6 +72,7 @@ class StepLog:
         if self.failing_since is None:
             self.failing_since = query.clock()
         self._failures += 1
+        self.logger.debug("%s: a lookup failed: %s", self.name, _reason(failure))
         if not self._told:
             outcome = type(failure).__name__
             self._told = self.say(

@@ -1,4 +1,4 @@
-"""What `dns` and `http` share: dropping values that do not match, and complaining of a source seldom."""
+"""What `dns` and `http` share: dropping values that do not match."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from typing import Any, Final
 
 from tcpmapkit import ConfigError
 
-__all__ = ["Complaints", "Unmatchable", "ValueMatch"]
-
-#: Seconds in which the same trouble is logged as a warning only once.
-_QUIET: Final = 60.0
+__all__ = ["Unmatchable", "ValueMatch"]
 
 #: How often PCRE2 may try before it gives up: what a value from a stranger can cost.
 _LIMIT: Final = "(*LIMIT_MATCH=1000000)"
@@ -42,21 +39,3 @@ class ValueMatch:
             return self._search(value) is not None
         except self._trouble as error:
             raise Unmatchable(f"match: {error}") from None
-
-
-class Complaints:
-    """Trouble with a source: a warning once a minute for each reason, at debug level otherwise."""
-
-    def __init__(self, context: Any) -> None:
-        self._context = context
-        self._last: dict[str, float] = {}
-
-    def __call__(self, reason: str, detail: str = "") -> str:
-        """Log it, and return `reason`, which is short and generic; `detail` is for the log alone."""
-        now = self._context.clock()
-        often = now - self._last.get(reason, float("-inf")) < _QUIET
-        if not often:
-            self._last[reason] = now
-        log = self._context.logger.debug if often else self._context.logger.warning
-        log("%s: %s%s", self._context.name, reason, f": {detail}" if detail else "")
-        return reason

@@ -32,7 +32,7 @@ import attrs
 from tcpmapkit import ConfigError, Found, Miss, TempFail, hookimpl
 from tcpmapkit.resolvers.dns.names import check_template, name_for
 from tcpmapkit.resolvers.dns.records import NotText, is_referral, negative_ttl, texts
-from tcpmapkit.resolvers.remote import Complaints, Unmatchable, ValueMatch
+from tcpmapkit.resolvers.remote import Unmatchable, ValueMatch
 
 __all__ = ["Dns"]
 
@@ -78,7 +78,6 @@ class Dns:
     _resolver: Any = attrs.field(init=False, default=None)
     _backend: Any = attrs.field(init=False, default=None)
     _context: Any = attrs.field(init=False, default=None)
-    _complain: Any = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         mistakes = []
@@ -122,7 +121,6 @@ class Dns:
 
         self._backend = dns.asyncbackend.get_backend("asyncio")
         self._context = context
-        self._complain = Complaints(context)
 
     def _make_resolver(self) -> Any:
         import dns.asyncresolver
@@ -170,13 +168,13 @@ class Dns:
         except dns.resolver.NXDOMAIN as error:
             return Miss(negative_ttl(error.kwargs["responses"][name]))
         except dns.resolver.LifetimeTimeout:
-            return TempFail(self._complain("the DNS did not answer in time"))
+            return TempFail("the DNS did not answer in time")
         except dns.resolver.NoNameservers as error:
-            return TempFail(self._complain("no DNS server gave an answer", _troubles(error)))
+            return TempFail("no DNS server gave an answer", detail=_troubles(error))
         except _Unusable as error:
-            return TempFail(self._complain(str(error)))
+            return TempFail(str(error))
         except (dns.exception.DNSException, OSError) as error:
-            return TempFail(self._complain("the DNS lookup failed", type(error).__name__))
+            return TempFail("the DNS lookup failed", detail=type(error).__name__)
 
     def _read(self, answer: Any) -> Any:
         from dns.flags import TC

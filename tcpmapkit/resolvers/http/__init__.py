@@ -29,7 +29,7 @@ from tcpmapkit.resolvers.http.credentials import read_token, tls_context
 from tcpmapkit.resolvers.http.freshness import lifetime, retry_after
 from tcpmapkit.resolvers.http.request import Headers, Url
 from tcpmapkit.resolvers.http.response import Unusable, pass_over_body, read_body, values_in
-from tcpmapkit.resolvers.remote import Complaints, Unmatchable, ValueMatch
+from tcpmapkit.resolvers.remote import Unmatchable, ValueMatch
 from tcpmapkit.resolvers.source_file import Identity, is_same, known
 
 __all__ = ["Http"]
@@ -93,7 +93,6 @@ class Http:
     _tls: Any = attrs.field(init=False, default=True)
     _read: tuple[Identity | None, ...] = attrs.field(init=False, default=())
     _context: Any = attrs.field(init=False, default=None)
-    _complain: Any = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         mistakes = list(self._mistakes())
@@ -162,7 +161,6 @@ class Http:
 
         await asyncio.to_thread(self._load)
         self._context = context
-        self._complain = Complaints(context)
 
     def _load(self) -> None:
         import aiohttp  # noqa: F401 - loaded here, so that no lookup pays for it
@@ -207,13 +205,13 @@ class Http:
             ) as response:
                 return await self._answer(response)
         except Unusable as unusable:
-            return TempFail(self._complain(unusable.reason, unusable.detail))
+            return TempFail(unusable.reason, detail=unusable.detail)
         except TimeoutError:
-            return TempFail(self._complain("the HTTP request timed out"))
+            return TempFail("the HTTP request timed out")
         except (ClientError, OSError) as error:
             # The text of such an error may hold the URL, and so a key or a secret.
             cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or ""
-            return TempFail(self._complain("the HTTP request failed", f"{type(error).__name__} {cause}"))
+            return TempFail("the HTTP request failed", detail=f"{type(error).__name__} {cause}".strip())
 
     async def _answer(self, response: Any) -> Any:
         status, now = response.status, time.time()
@@ -225,10 +223,10 @@ class Http:
             return self._found(values, lifetime(response.headers, now))
         reason = f"HTTP status {status}"
         if status in _TEMPORARY or status >= 500:
-            return TempFail(self._complain(reason), retry_after(response.headers, now))
+            return TempFail(reason, retry_after(response.headers, now))
         if status < 300:
             raise Unusable(reason, "neither 200 nor 204")
-        return PermFail(self._complain(reason))
+        return PermFail(reason)
 
     def _found(self, values: list[str], ttl: float | None) -> Any:
         if self._match is not None:
