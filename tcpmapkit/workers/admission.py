@@ -1,0 +1,239 @@
+"""Who is let in: the parent's listeners, the limit on connections, and the worker that each one goes to."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import Counter, deque
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from tcpmapkit.listener import Listener
+from tcpmapkit.seldom import Seldom
+from tcpmapkit.workers.dealing import most_first
+
+if TYPE_CHECKING:
+    from tcpmapkit.workers.crew import Crew
+    from tcpmapkit.workers.member import Member
+    from tcpmapkit.workers.turns import Timer, Turns
+
+__all__ = ["ADMIN", "PAUSE", "Admission"]
+
+ADMIN: Final = -1
+"""The number of the listener of ``[admin]``; those of the configuration count from 0."""
+
+PAUSE: Final = 1.0
+"""Seconds for which accepting pauses when there is no room, unless a connection closes before."""
+
+#: Connections accepted in a row from one socket before others have their turn.
+_IN_A_ROW: Final = 64
+
+_log = logging.getLogger(__name__)
+
+
+class Admission:
+    """Accepts for `listeners` (and `admin`), all bound, at most `limit` connections at a time, and deals
+    them out to the workers. What they have sent is theirs to read."""
+
+    def __init__(
+        self, turns: Turns, crew: Crew, listeners: Sequence[Listener], admin: Listener | None, limit: int
+    ) -> None:
+        self._turns = turns
+        self._crew = crew
+        self.listeners: list[Listener] = []
+        self.admin = admin
+        self.limit = limit
+        #: Connections closed because they came from elsewhere, by endpoint.
+        self.refused: Counter[str] = Counter()
+        self._waiting: deque[tuple[Listener, socket.socket]] = deque()  # their worker died, no other could
+        self._accepting = False
+        self._open = False
+        self._paused: Timer | None = None
+        self._to_ask: list[int] = []
+        self._asked: Member | None = None
+        self._said = Seldom()
+        crew.on_ready.append(self._worker_came)
+        crew.on_gone.append(self._worker_went)
+        crew.on.update(taken=self._reported, room=self._told_of_room)
+        self.replace(listeners)
+
+    def replace(self, listeners: Sequence[Listener]) -> None:
+        """Accept for these from now on; those that are not among them any more are closed."""
+        for old in self.listeners:
+            if old not in listeners:
+                self._unwatch(old)
+                self._waiting = deque(one for one in self._waiting if not self._dropped(old, *one))
+                old.close()
+        self.listeners = list(listeners)
+        for listener in listeners:
+            listener.refused = partial(self._note_refused, str(listener.config.endpoint))
+        if self._accepting:
+            for listener in listeners:
+                self._watch(listener)
+
+    @property
+    def _all(self) -> list[Listener]:
+        return [*self.listeners, *([self.admin] if self.admin is not None else ())]
+
+    @staticmethod
+    def _dropped(gone: Listener, listener: Listener, connection: socket.socket) -> bool:
+        if listener is gone:
+            connection.close()
+        return listener is gone
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._open = True
+        self._resume()
+
+    def close(self) -> None:
+        """Accept nothing more, and listen no more."""
+        self._open = False
+        self._pause(None)
+        for listener in self._all:
+            self._unwatch(listener)
+            listener.close()
+        for _, connection in self._waiting:
+            connection.close()
+        self._waiting.clear()
+
+    def abandon(self) -> None:
+        """Close what a forked process has of this; the sockets of its parent go on listening."""
+        for listener in self._all:
+            for listening in listener.sockets:
+                listening.close()
+        for _, connection in self._waiting:
+            connection.close()
+
+    # Accepting.
+
+    def _watch(self, listener: Listener) -> None:
+        for listening in listener.sockets:
+            self._turns.watch(listening, partial(self._acceptable, listener, listening))
+
+    def _unwatch(self, listener: Listener) -> None:
+        for listening in listener.sockets:
+            self._turns.unwatch(listening)
+
+    def _acceptable(self, listener: Listener, listening: socket.socket) -> None:
+        for _ in range(_IN_A_ROW):
+            if listener is not self.admin and self.connections >= self.limit:
+                self._ask_for_room()
+                return
+            if self._waiting or not self._crew.can_take:
+                self._pause(PAUSE)
+                return
+            try:
+                connection = listener.accept(listening)
+            except OSError as error:
+                self._say("resources", "cannot accept connections: %s", error.strerror)
+                self._pause(PAUSE)
+                return
+            if connection is None:
+                return
+            self._deal(listener, connection)
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return self._crew.connections + len(self._waiting)
+
+    def _deal(self, listener: Listener, connection: socket.socket) -> None:
+        worker = self._first_ready() if listener is self.admin else self._crew.next_in_turn()
+        if worker is None:
+            self._waiting.append((listener, connection))
+            return
+        number = ADMIN if listener is self.admin else self.listeners.index(listener)
+        worker.hold(listener, connection, self._turns.clock())
+        self._crew.tell(worker, {"deal": number}, connection)
+
+    def _first_ready(self) -> Member | None:
+        able = [member for member in self._crew.members if member.can_take]
+        prompt = [member for member in able if not member.is_late(self._turns.clock())]
+        return min(prompt or able, key=lambda member: member.number, default=None)
+
+    def _pause(self, seconds: float | None, *, full: bool = False) -> None:
+        """Accept nothing for so many seconds, or until something changes; None: for good. The operator is
+        let in when it is `full`."""
+        self._accepting = False
+        for listener in self.listeners if full else self._all:
+            self._unwatch(listener)
+        if self._paused is not None:
+            self._paused.cancel()
+        self._paused = self._turns.later(seconds, self._resume) if seconds is not None else None
+
+    def _resume(self) -> None:
+        if self._paused is not None:
+            self._paused.cancel()
+            self._paused = None
+        self._to_ask, self._asked = [], None
+        if not self._open or self._accepting:
+            return
+        self._accepting = True
+        for listener in self._all:
+            self._watch(listener)
+
+    # Room.
+
+    def _ask_for_room(self) -> None:
+        """Ask the worker with the most connections to close the one that has been idle longest; then the
+        others. Accepting pauses meanwhile."""
+        self._pause(PAUSE, full=True)
+        now = self._turns.clock()
+        prompt = [member for member in self._crew.ready if not member.is_late(now)]
+        self._to_ask = most_first({member.number: member.connections for member in prompt})
+        self._ask_next()
+
+    def _ask_next(self) -> None:
+        while self._to_ask:
+            number = self._to_ask.pop(0)
+            for member in self._crew.ready:
+                if member.number == number:
+                    self._asked = member
+                    self._crew.tell(member, {"room": True})
+                    return
+        self._asked = None
+        text = "%d connections and none of them idle: accepting pauses"
+        self._say("full", text, self.connections)
+
+    def _told_of_room(self, member: Member, message: dict[str, Any]) -> None:
+        if member is not self._asked:
+            return
+        if message["room"]:
+            self._resume()
+        else:
+            self._ask_next()
+
+    # Workers.
+
+    def _reported(self, member: Member, message: dict[str, Any]) -> None:
+        member.report(message)
+        if self._paused is not None and self.connections < self.limit and self._crew.can_take:
+            self._resume()
+
+    def _worker_came(self, member: Member) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for listener, connection in waiting:
+            self._deal(listener, connection)
+        if self._paused is not None:
+            self._resume()
+
+    def _worker_went(self, member: Member, given_back: list[tuple[Listener, socket.socket]]) -> None:
+        for listener, connection in given_back:
+            if self._open and (listener in self.listeners or listener is self.admin):
+                self._deal(listener, connection)
+            else:
+                connection.close()
+        if self._paused is not None:
+            self._resume()
+
+    # Words.
+
+    def _note_refused(self, endpoint: str, host: str) -> None:
+        self.refused[endpoint] += 1
+        self._say(f"refused {endpoint}", "%s: connection from %s closed: not in allow", endpoint, host)
+
+    def _say(self, subject: str, text: str, *args: object) -> None:
+        """Warn, once a minute for each subject."""
+        self._said.log(_log, logging.WARNING, subject, self._turns.clock(), text, *args)

@@ -1,0 +1,106 @@
+"""What one worker wants to know of all: the parent passes it on, and gathers the answers."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+if TYPE_CHECKING:
+    from tcpmapkit.workers.admission import Admission
+    from tcpmapkit.workers.crew import Crew
+    from tcpmapkit.workers.member import Member
+    from tcpmapkit.workers.reloading import Reloading
+    from tcpmapkit.workers.turns import Timer, Turns
+
+__all__ = ["ANSWERED_WITHIN", "Asking"]
+
+ANSWERED_WITHIN: Final = 5.0
+"""Seconds for the workers to answer; those that have not are named, and left out."""
+
+
+@attrs.define(eq=False)
+class _Question:
+    """Who wants to know, under which number of theirs, and who has answered what."""
+
+    asker: Member
+    number: int
+    waiting: list[Member]
+    answers: dict[int, dict[str, Any]] = attrs.Factory(dict)
+    timer: Timer | None = None
+
+
+class Asking:
+    """Answers what the workers ask: ``reload`` and ``workers`` itself, the rest from all that serve. Each
+    answer has under ``worker`` whose it is; one that is missing has an ``error``."""
+
+    def __init__(self, turns: Turns, crew: Crew, admission: Admission, reloading: Reloading) -> None:
+        self._turns = turns
+        self._crew = crew
+        self._admission = admission
+        self._reloading = reloading
+        self._questions: dict[int, _Question] = {}
+        self._last = 0
+        crew.on.update(ask=self._asked, answer=self._answered)
+        crew.on_gone.append(lambda member, _: self._worker_went(member))
+
+    def _asked(self, member: Member, message: dict[str, Any]) -> None:
+        request, number = message["ask"], message["id"]
+        command = request.get("command")
+        if command == "reload":
+            done = partial(self._tell_one, member, number)
+            self._reloading.reload(force=bool(request.get("force")), done=done)
+        elif command == "workers":
+            self._tell_one(member, number, self.describe())
+        else:
+            self._ask_all(_Question(member, number, self._crew.ready), request)
+
+    def describe(self) -> dict[str, Any]:
+        """The parent and its workers, for the operator."""
+        return {
+            "pid": os.getpid(),
+            "refused": dict(self._admission.refused),
+            "workers": [self._crew.describe(member) for member in self._crew.members],
+        }
+
+    def _tell_one(self, member: Member, number: int, answer: dict[str, Any]) -> None:
+        self._crew.tell(member, {"answers": [answer], "id": number})
+
+    def _ask_all(self, question: _Question, request: dict[str, Any]) -> None:
+        self._last += 1
+        self._questions[self._last] = question
+        question.timer = self._turns.later(ANSWERED_WITHIN, partial(self._finish, self._last))
+        for member in list(question.waiting):
+            self._crew.tell(member, {"request": request, "id": self._last})
+        self._finish_if_all_have(self._last)
+
+    def _answered(self, member: Member, message: dict[str, Any]) -> None:
+        question = self._questions.get(message["id"])
+        if question is not None and member in question.waiting:
+            question.waiting.remove(member)
+            question.answers[member.number] = {**message["answer"], "worker": self._crew.describe(member)}
+            self._finish_if_all_have(message["id"])
+
+    def _worker_went(self, member: Member) -> None:
+        for number, question in list(self._questions.items()):
+            if member in question.waiting:
+                question.waiting.remove(member)
+                self._finish_if_all_have(number)
+
+    def _finish_if_all_have(self, number: int) -> None:
+        if not self._questions[number].waiting:
+            self._finish(number)
+
+    def _finish(self, number: int) -> None:
+        question = self._questions.pop(number, None)
+        if question is None:
+            return
+        if question.timer is not None:
+            question.timer.cancel()
+        for member in question.waiting:
+            error = f"no answer within {ANSWERED_WITHIN:g} s"
+            question.answers[member.number] = {"error": error, "worker": self._crew.describe(member)}
+        answers = [answer for _, answer in sorted(question.answers.items())]
+        self._crew.tell(question.asker, {"answers": answers, "id": question.number})

@@ -1,0 +1,34 @@
+"""What the workers are started from: never what the file says by then, which may be half written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from tcpmapkit.config import Config, Document
+    from tcpmapkit.plugins import Plugins
+
+__all__ = ["InForce", "worker_count"]
+
+
+@attrs.define(eq=False)
+class InForce:
+    """The configuration in force; `version` counts those that were."""
+
+    document: Document
+    config: Config
+    plugins: Plugins
+    version: int = 0
+
+
+def worker_count(wanted: int | str) -> int:
+    """How many workers `workers` means: ``"auto"`` is one for each processor that this process may use."""
+    if isinstance(wanted, int):
+        return wanted
+    import os
+
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,243 @@
+"""A new configuration for all workers or for none: each builds it, then each takes it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import resource
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from tcpmapkit.config import read_document, structure
+from tcpmapkit.errors import ConfigError, ConfigErrors
+from tcpmapkit.listener import Listener
+from tcpmapkit.process import StartError, limit_connections
+from tcpmapkit.site import located
+from tcpmapkit.workers.in_force import worker_count
+
+if TYPE_CHECKING:
+    from tcpmapkit.config import Config, Document
+    from tcpmapkit.workers.admission import Admission
+    from tcpmapkit.workers.crew import Crew
+    from tcpmapkit.workers.in_force import InForce
+    from tcpmapkit.workers.member import Member
+    from tcpmapkit.workers.turns import Timer, Turns
+
+__all__ = ["PREPARED_WITHIN", "Reloading"]
+
+PREPARED_WITHIN: Final = 600.0
+"""Seconds for the workers to load and to test all tables. One whose loop is stuck is killed long before,
+which ends the reload too; the index of a table with tens of millions of rows takes minutes."""
+
+_log = logging.getLogger(__name__)
+
+Done = Callable[[dict[str, Any]], None]
+
+
+@attrs.define(eq=False)
+class _Attempt:
+    """A reload under way: what would be in force, the listeners it adds, who has not answered yet."""
+
+    document: Document
+    config: Config
+    listeners: list[Listener]
+    added: list[Listener]
+    limit: int
+    force: bool
+    done: Done
+    waiting: set[int] = attrs.Factory(set)
+    taking: bool = False
+    warnings: dict[str, None] = attrs.Factory(dict)
+    changed: dict[str, None] = attrs.Factory(dict)
+    timer: Timer | None = None
+
+
+class Reloading:
+    """Does one reload after the other. `began` and `ended` are called around each; `ended` with whether it
+    was taken."""
+
+    def __init__(self, turns: Turns, crew: Crew, admission: Admission, in_force: InForce) -> None:
+        self._turns = turns
+        self._crew = crew
+        self._admission = admission
+        self._in_force = in_force
+        self._queue: deque[tuple[bool, Done]] = deque()
+        self._attempt: _Attempt | None = None
+        self._version = in_force.version
+        self.began: Callable[[], None] = lambda: None
+        self.ended: Callable[[bool], None] = lambda good: None
+        crew.on.update(prepared=self._prepared, took=self._took)
+        crew.on_ready.append(self._worker_came)
+        crew.on_gone.append(lambda member, _: self._worker_went(member))
+
+    def reload(self, *, force: bool, done: Done) -> None:
+        """Read the file, and have all serve what it says; `done` is called with the answer: whether it is
+        ``ok``, ``errors`` and ``warnings`` as text, the names of the maps that ``changed``."""
+        self._queue.append((force, done))
+        self._next()
+
+    def _next(self) -> None:
+        if self._attempt is None and self._queue:
+            force, done = self._queue.popleft()
+            self.began()
+            try:
+                self._attempt = self._begin(force, done)
+            except ConfigError as error:
+                self._refused(done, [str(one) for one in ConfigErrors([error]).errors])
+                return
+            except StartError as error:
+                self._refused(done, [str(error)])
+                return
+            self._ask_all()
+
+    def _refused(self, done: Done, errors: Sequence[str], warnings: Sequence[str] = ()) -> None:
+        for error in errors:
+            _log.error("reload refused: %s", error)
+        self._finish(done, {"ok": False, "errors": [*errors], "warnings": [*warnings], "changed": []})
+
+    def _finish(self, done: Done, answer: dict[str, Any]) -> None:
+        self._attempt = None
+        self.ended(answer["ok"])
+        done(answer)
+        self._next()
+
+    # Preparing.
+
+    def _begin(self, force: bool, done: Done) -> _Attempt:
+        now = self._in_force
+        document = read_document(now.document.path)
+        config, errors = structure(document, now.plugins.types)
+        if not errors and not config.listeners:
+            errors = [ConfigError("there is nothing to serve: no [[listeners]]", file=document.path)]
+        if errors:
+            raise located(document, errors)
+        server = config.server
+        limit = limit_connections(server.max_connections, written=server.max_connections_written)
+        left = {str(one.config.endpoint): one for one in reversed(self._admission.listeners)}
+        listeners, added = [], []
+        try:
+            for listener in config.listeners:
+                kept = left.pop(str(listener.endpoint), None)
+                if kept is None:
+                    kept = Listener(listener)
+                    added.append(kept)
+                    kept.bind()
+                listeners.append(kept)
+        except BaseException as error:
+            for one in added:
+                one.close()
+            if isinstance(error, ConfigError):
+                raise located(document, [error]) from None
+            raise
+        return _Attempt(document, config, listeners, added, limit, force, done)
+
+    def _ask_all(self) -> None:
+        attempt = self._attempt
+        assert attempt is not None
+        self._version += 1
+        attempt.timer = self._turns.later(PREPARED_WITHIN, self._too_late)
+        for member in self._crew.ready:
+            self._ask(attempt, member)
+        if not attempt.waiting:  # nobody serves: those who try to start can do so from what is new
+            self._take(attempt)
+
+    def _ask(self, attempt: _Attempt, member: Member) -> None:
+        attempt.waiting.add(member.pid)
+        prepare = {"text": attempt.document.text, "force": attempt.force}
+        self._crew.tell(member, {"prepare": self._version, **prepare})
+
+    def _prepared(self, member: Member, message: dict[str, Any]) -> None:
+        attempt = self._attempt
+        if attempt is None or attempt.taking or message["prepared"] != self._version:
+            return
+        attempt.warnings.update(dict.fromkeys(message["warnings"]))
+        attempt.changed.update(dict.fromkeys(message["changed"]))
+        if message["errors"]:
+            self._give_up(attempt, message["errors"])
+            return
+        attempt.waiting.discard(member.pid)
+        if not attempt.waiting:
+            self._take(attempt)
+
+    def _too_late(self) -> None:
+        attempt = self._attempt
+        if attempt is not None and not attempt.taking:
+            names = [one.name for one in self._crew.members if one.pid in attempt.waiting]
+            late = f"{', '.join(names)} did not load it within {PREPARED_WITHIN:g} s"
+            self._give_up(attempt, [late])
+
+    def _give_up(self, attempt: _Attempt, errors: Sequence[str]) -> None:
+        self._no_timer(attempt)
+        for member in self._crew.ready:
+            self._crew.tell(member, {"discard": self._version})
+        for listener in attempt.added:
+            listener.close()
+        self._refused(attempt.done, errors, list(attempt.warnings))
+
+    @staticmethod
+    def _no_timer(attempt: _Attempt) -> None:
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+
+    # Taking.
+
+    def _take(self, attempt: _Attempt) -> None:
+        self._no_timer(attempt)
+        attempt.taking = True
+        now = self._in_force
+        now.document, now.config, now.version = attempt.document, attempt.config, self._version
+        for member in list(self._crew.members):
+            if member.ready and not member.leaving:
+                attempt.waiting.add(member.pid)
+                member.version = self._version
+                _allow_as_many_files(member.pid)
+                self._crew.tell(member, {"take": self._version})
+            elif not member.leaving:
+                self._crew.renew(member)
+        for listener, config in zip(attempt.listeners, attempt.config.listeners, strict=True):
+            listener.take(config)
+        self._admission.limit = attempt.limit
+        self._admission.replace(attempt.listeners)
+        self._crew.resize(worker_count(attempt.config.server.workers))
+        self._done_when_all_took(attempt)
+
+    def _took(self, member: Member, message: dict[str, Any]) -> None:
+        attempt = self._attempt
+        if attempt is not None and attempt.taking and message["took"] == self._version:
+            attempt.waiting.discard(member.pid)
+            self._done_when_all_took(attempt)
+
+    def _done_when_all_took(self, attempt: _Attempt) -> None:
+        if not attempt.waiting:
+            warnings, changed = list(attempt.warnings), sorted(attempt.changed)
+            for warning in warnings:
+                _log.warning("reload: %s", warning)
+            _log.info("reloaded: %s", ", ".join(changed) or "no map changed")
+            answer = {"ok": True, "errors": [], "warnings": warnings, "changed": changed}
+            self._finish(attempt.done, answer)
+
+    # Workers.
+
+    def _worker_came(self, member: Member) -> None:
+        attempt = self._attempt
+        if attempt is not None and not attempt.taking:
+            self._ask(attempt, member)
+
+    def _worker_went(self, member: Member) -> None:
+        attempt = self._attempt
+        if attempt is None or member.pid not in attempt.waiting:
+            return
+        if attempt.taking:  # the next one starts from what is new
+            attempt.waiting.discard(member.pid)
+            self._done_when_all_took(attempt)
+        else:
+            self._give_up(attempt, [f"{member.name} has ended while it loaded the new configuration"])
+
+
+def _allow_as_many_files(pid: int) -> None:
+    """A worker may have as many files open as its parent, whose limit may have been raised."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))

@@ -1,0 +1,128 @@
+"""The parent's loop: descriptors, timers and signals, by `selectors`. No thread, and nothing that a fork
+would have to be careful of."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+
+__all__ = ["Timer", "Turns"]
+
+
+@attrs.define(eq=False)
+class Timer:
+    """Something to do later, unless it is cancelled."""
+
+    call: Callable[[], None] | None
+
+    def cancel(self) -> None:
+        """Do nothing then."""
+        self.call = None
+
+
+class Turns:
+    """Calls what is to be called, one after another. `clock` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._selector = selectors.DefaultSelector()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._numbers = itertools.count()
+        self._wake, self._woken = socket.socketpair()
+        for end in (self._wake, self._woken):
+            end.setblocking(False)
+        self._before: dict[int, Any] = {}
+        self._wakeup_before: int | None = None
+        self._ended = False
+
+    def watch(
+        self, what: Any, readable: Callable[[], None], writable: Callable[[], None] | None = None
+    ) -> None:
+        """Have `readable` called whenever `what` can be read; and `writable`, when given, whenever it can
+        be written. Replaces what was said of it before."""
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if writable else 0)
+        try:
+            key = self._selector.get_key(what)
+        except KeyError:
+            self._selector.register(what, events, (readable, writable))
+        else:
+            if key.events != events or key.data != (readable, writable):
+                self._selector.modify(what, events, (readable, writable))
+
+    def unwatch(self, what: Any) -> None:
+        """Call nothing for it any more."""
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(what)
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Call it once in so many seconds."""
+        timer = Timer(call)
+        heapq.heappush(self._timers, (self.clock() + seconds, next(self._numbers), timer))
+        return timer
+
+    def on_signals(self, numbers: Iterable[signal.Signals], call: Callable[[int], None]) -> None:
+        """Call it, in its turn, with each of these signals that comes; `close` gives them back."""
+
+        def came() -> None:
+            with contextlib.suppress(BlockingIOError):
+                for number in self._woken.recv(4096):
+                    call(number)
+
+        self.watch(self._woken, came)
+        self._wakeup_before = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        for number in numbers:
+            self._before[number] = signal.signal(number, lambda *_: None)
+
+    def run(self) -> None:
+        """Go on until `end` is called."""
+        while not self._ended:
+            self.turn()
+
+    def end(self) -> None:
+        """Have `run` return after this turn."""
+        self._ended = True
+
+    def turn(self) -> None:
+        """Wait for the next thing to do, and do all that there is to do then."""
+        while self._timers and self._timers[0][2].call is None:
+            heapq.heappop(self._timers)
+        timeout = max(0.0, self._timers[0][0] - self.clock()) if self._timers else None
+        for key, events in self._selector.select(timeout):
+            readable, writable = key.data
+            if events & selectors.EVENT_WRITE and writable is not None and self._watched(key):
+                writable()
+            if events & selectors.EVENT_READ and self._watched(key):
+                readable()
+        now = self.clock()
+        while self._timers and self._timers[0][0] <= now:
+            call = heapq.heappop(self._timers)[2].call
+            if call is not None:
+                call()
+
+    def _watched(self, key: selectors.SelectorKey) -> bool:
+        """Whether it is still what it was: something else may have been done with it in this turn."""
+        found = self._selector.get_map().get(key.fileobj)
+        return found is not None and found.data == key.data
+
+    def close(self) -> None:
+        """Give everything back."""
+        if self._wakeup_before is not None:
+            signal.set_wakeup_fd(self._wakeup_before)
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close what a forked process has of its parent's loop; that one's goes on."""
+        self._selector.close()
+        self._wake.close()
+        self._woken.close()

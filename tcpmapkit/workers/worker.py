@@ -1,0 +1,265 @@
+"""A worker: one process's server, for connections that its parent has accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import tomli
+
+from tcpmapkit.config import Document
+from tcpmapkit.errors import ConfigError, ConfigErrors
+from tcpmapkit.process import StartError
+from tcpmapkit.workers.admission import ADMIN
+from tcpmapkit.workers.channel import Channel, ChannelError, Message
+
+if TYPE_CHECKING:
+    from tcpmapkit.renewal import Renewal
+    from tcpmapkit.serving import Serving
+
+__all__ = ["Worker"]
+
+_REPORT_AFTER: Final = 0.02
+"""Seconds after which the parent is told of connections that have closed: in a rush, of many at once."""
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Serves what comes over `channel` until it is told to stop, or the parent is gone. `answer` answers
+    a request of the control, `serve_admin` a connection of the operator's."""
+
+    def __init__(self, channel: Channel, serving: Serving) -> None:
+        self._channel = channel
+        self._serving = serving
+        self.answer: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]] | None = None
+        self.serve_admin: Callable[[socket.socket], None] | None = None
+        self._stopping = asyncio.Event()
+        self._taken = 0  # connections, ever
+        self._reporting = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._renewal: tuple[int, Renewal] | None = None
+        self._preparing: tuple[int, asyncio.Task[None]] | None = None
+        self._taking = False
+        self._waiting: list[tuple[int, socket.socket]] = []  # came while a configuration was being taken
+        self._questions: dict[int, asyncio.Future[list[dict[str, Any]]]] = {}
+        self._numbers = itertools.count(1)
+
+    async def run(self) -> int:
+        """Serve; the exit status."""
+        from tcpmapkit.serve import before
+
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._told_to_leave)
+        loop.add_reader(self._channel.fileno(), self._readable)
+        try:
+            if not await before(self._stopping, self._serving.start()):
+                return 0
+            self._serving.server.connections.forgotten = self._report_soon
+            self._tell({"ready": True})
+            await self._stopping.wait()
+        except ConfigError as error:
+            errors = [_described(one) for one in ConfigErrors([error]).errors]
+            self._tell({"failed": str(error), "errors": errors})
+            return 78
+        except StartError as error:
+            self._tell({"failed": str(error), "errors": []})
+            return 1
+        finally:
+            await self._end()
+        return 0
+
+    async def _end(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._serving.stop()
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._channel.fileno())
+        loop.remove_writer(self._channel.fileno())
+        self._channel.close()
+
+    # Talking.
+
+    def _tell(self, message: Message) -> None:
+        self._channel.send(message)
+        self._send_the_rest_later()
+
+    def _send_the_rest_later(self) -> None:
+        if self._channel.clogged:
+            asyncio.get_running_loop().add_writer(self._channel.fileno(), self._writable)
+
+    def _writable(self) -> None:
+        self._channel.flush()
+        if not self._channel.clogged:
+            asyncio.get_running_loop().remove_writer(self._channel.fileno())
+
+    def _readable(self) -> None:
+        try:
+            messages = self._channel.receive()
+        except (EOFError, ChannelError) as error:
+            if isinstance(error, ChannelError):
+                _log.error("the parent sends what it should not: %s", error)
+            elif not self._stopping.is_set():
+                _log.error("the parent is gone: stopping")
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+            self._stopping.set()
+            return
+        taken = self._taken
+        for message, connection in messages:
+            self._told(message, connection)
+        if self._taken != taken:
+            # Before anything is read of them: until it is told this, the parent would give them to another
+            # worker should this one die.
+            self._report()
+
+    def _told(self, message: Message, connection: socket.socket | None) -> None:
+        if "deal" in message:
+            self._taken += 1
+            if connection is None:
+                _log.error("a connection is lost: there is no descriptor left for it")
+            elif self._taking:
+                self._waiting.append((message["deal"], connection))
+            else:
+                self._serve(message["deal"], connection)
+        elif "ping" in message:
+            self._tell({"pong": True})
+        elif "room" in message:
+            made = self._serving.server.connections.make_room()
+            self._report()
+            self._tell({"room": made})
+        elif "stop" in message:
+            self._stopping.set()
+        elif "request" in message:
+            self._do(self._answer(message["request"], message["id"]))
+        elif "answers" in message:
+            question = self._questions.pop(message["id"], None)
+            if question is not None and not question.done():
+                question.set_result(message["answers"])
+        elif "prepare" in message:
+            attempt = message["prepare"]
+            self._preparing = attempt, self._do(self._prepare(attempt, message["text"], message["force"]))
+        elif "take" in message:
+            self._taking = True
+            self._do(self._take(message["take"]))
+        elif "discard" in message:
+            self._do(self._discard(message["discard"]))
+
+    def _do(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _told_to_leave(self) -> None:
+        """SIGTERM: whoever sends it to the parent too has it end, else another takes this one's place."""
+        self._tell({"leaving": True})
+        self._stopping.set()
+
+    # Connections.
+
+    def _serve(self, listener: int, connection: socket.socket) -> None:
+        if listener == ADMIN:
+            if self.serve_admin is not None:
+                self.serve_admin(connection)
+            else:
+                connection.close()
+        else:
+            self._serving.serve_connection(listener, connection)
+
+    def _report_soon(self) -> None:
+        if not self._reporting:
+            self._reporting = True
+            asyncio.get_running_loop().call_later(_REPORT_AFTER, self._report)
+
+    def _report(self) -> None:
+        self._reporting = False
+        if not self._channel.closed:
+            open_now = len(self._serving.server.connections) + len(self._waiting)
+            self._tell({"taken": self._taken, "open": open_now})
+
+    # Another configuration.
+
+    async def _prepare(self, attempt: int, text: str, force: bool) -> None:
+        errors: list[str] = []
+        warnings: list[str] = []
+        changed: list[str] = []
+        try:
+            document = Document(self._serving.site.document.path, text, tomli.loads(text))
+            renewal = await self._serving.prepare(document, force=force)
+        except ConfigError as error:
+            errors = [str(one) for one in ConfigErrors([error]).errors]
+        except Exception as error:
+            _log.error("a new configuration cannot be prepared, which is a bug of ours", exc_info=error)
+            errors = [f"internal error: {type(error).__name__}: {error}"]
+        else:
+            self._renewal = attempt, renewal
+            warnings = [str(warning) for warning in renewal.warnings]
+            changed = sorted(renewal.changed)
+        self._tell({"prepared": attempt, "errors": errors, "warnings": warnings, "changed": changed})
+
+    async def _take(self, attempt: int) -> None:
+        renewal, self._renewal = self._renewal, None
+        assert renewal is not None
+        assert renewal[0] == attempt
+        try:
+            await self._serving.take(renewal[1])
+        except Exception:
+            _log.critical("a configuration cannot be taken, which is a bug of ours", exc_info=True)
+            self._told_to_leave()  # the next one starts from it
+            return
+        self._taking = False
+        waiting, self._waiting = self._waiting, []
+        for listener, connection in waiting:
+            self._serve(listener, connection)
+        self._tell({"took": attempt})
+
+    async def _discard(self, attempt: int) -> None:
+        if self._preparing is not None and self._preparing[0] == attempt:
+            self._preparing[1].cancel()
+            await asyncio.wait([self._preparing[1]])
+        renewal, self._renewal = self._renewal, None
+        if renewal is not None:
+            await self._serving.discard(renewal[1])
+
+    # Requests.
+
+    async def _answer(self, request: dict[str, Any], number: int) -> None:
+        try:
+            answer = await self.answer(request) if self.answer is not None else {"error": "no control"}
+        except Exception as error:
+            _log.error("a request of the control raised, which is a bug of ours", exc_info=error)
+            answer = {"error": f"internal error: {type(error).__name__}"}
+        self._tell({"answer": answer, "id": number})
+
+    async def ask_all(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+        """The answers of every worker that serves, this one included; a reload is done by the parent, and
+        has one."""
+        number = next(self._numbers)
+        question = asyncio.get_running_loop().create_future()
+        self._questions[number] = question
+        self._tell({"ask": request, "id": number})
+        try:
+            answers: list[dict[str, Any]] = await question
+            return answers
+        finally:
+            self._questions.pop(number, None)
+
+
+def _described(error: ConfigError) -> dict[str, Any]:
+    """An error as the arguments that make it."""
+    return {
+        "message": error.message,
+        "path": list(error.path),
+        "file": str(error.file) if error.file is not None else None,
+        "line": error.line,
+        "column": error.column,
+        "hint": error.hint,
+        "source": error.source,
+    }

@@ -1,0 +1,170 @@
+"""Who gets a connection, how soon the dead are replaced, what is held of a worker: without processes."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tcpmapkit.workers.channel import Channel
+from tcpmapkit.workers.dealing import fewest, most_first
+from tcpmapkit.workers.in_force import worker_count
+from tcpmapkit.workers.member import LATE, Member
+from tcpmapkit.workers.restarts import LONGEST_WAIT, LONGEST_WAIT_AFTER_SERVING, Restarts
+from tcpmapkit.workers.turns import Turns
+
+
+@pytest.mark.parametrize(
+    ("connections", "last", "chosen"),
+    [
+        ({1: 0, 2: 0, 3: 0}, 0, 1),
+        ({1: 0, 2: 0, 3: 0}, 1, 2),
+        ({1: 0, 2: 0, 3: 0}, 3, 1),
+        ({1: 1, 2: 0, 3: 0}, 3, 2),
+        ({1: 5, 2: 4}, 1, 2),
+        ({1: 5, 2: 4}, 2, 2),
+        ({2: 7}, 2, 2),
+        ({2: 1, 4: 1}, 9, 2),
+    ],
+)
+def test_the_one_with_the_fewest_connections_gets_the_next_one_and_of_equals_the_next_in_turn(
+    connections: dict[int, int], last: int, chosen: int
+) -> None:
+    assert fewest(connections, last) == chosen
+
+
+def test_after_any_burst_workers_are_at_most_one_apart() -> None:
+    chance = random.Random(5)
+    for workers in range(1, 9):
+        have = dict.fromkeys(range(1, workers + 1), 0)
+        last = 0
+        for _ in range(chance.randrange(200)):
+            last = fewest(have, last)
+            have[last] += 1
+        assert max(have.values()) - min(have.values()) <= 1
+
+
+def test_those_that_come_and_go_at_once_are_dealt_in_turn() -> None:
+    last, dealt = 0, Counter[int]()
+    for _ in range(300):
+        last = fewest({1: 0, 2: 0, 3: 0}, last)
+        dealt[last] += 1
+    assert dealt == {1: 100, 2: 100, 3: 100}
+
+
+def test_who_has_most_is_asked_first_to_make_room_and_who_has_none_is_not_asked() -> None:
+    assert most_first({1: 3, 2: 9, 3: 0, 4: 5}) == [2, 4, 1]
+
+
+def test_a_worker_that_ran_for_long_is_replaced_at_once() -> None:
+    restarts = Restarts(early=5)
+    assert restarts.wait(10.0, served=True, last=False) == 0.0
+    assert (restarts.early, restarts.count) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("served", "last", "waits"),
+    [
+        (False, False, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, LONGEST_WAIT, LONGEST_WAIT]),
+        (False, True, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, LONGEST_WAIT, LONGEST_WAIT]),
+        (True, False, [0.1, 0.2, 0.4, 0.8, LONGEST_WAIT_AFTER_SERVING, LONGEST_WAIT_AFTER_SERVING]),
+        (True, True, [0.1, 0.1, 0.1, 0.1]),
+    ],
+    ids=["never served", "never served, no other does", "served", "served, no other does"],
+)
+def test_one_that_dies_soon_is_replaced_ever_later_but_mail_does_not_wait(
+    served: bool, last: bool, waits: list[float]
+) -> None:
+    restarts = Restarts()
+    assert [restarts.wait(0.5, served=served, last=last) for _ in waits] == pytest.approx(waits)
+
+
+def test_a_crash_loop_of_days_overflows_nothing() -> None:
+    restarts = Restarts()
+    assert {restarts.wait(0.0, served=False, last=True) for _ in range(5000)} >= {LONGEST_WAIT}
+
+
+def test_auto_is_one_worker_for_each_processor_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
+    assert (worker_count("auto"), worker_count(7)) == (3, 7)
+
+
+# A member.
+
+
+def new_member() -> tuple[Member, Channel]:
+    ours, theirs = Channel.pair()
+    return Member(1, 4711, ours, 0.0, 0, ready=True), theirs
+
+
+def test_a_connection_is_held_until_the_worker_says_that_it_has_it() -> None:
+    member, theirs = new_member()
+    listener: Any = object()
+    sockets = [socket.socketpair() for _ in range(3)]
+    for mine, _ in sockets:
+        member.hold(listener, mine, 0.0)
+    assert member.connections == 3
+    member.report({"taken": 2, "open": 1})
+    assert member.connections == 2
+    assert [mine.fileno() for mine, _ in sockets][:2] == [-1, -1]
+    assert member.give_back() == [(listener, sockets[2][0])]
+    for each in sockets:
+        each[0].close()
+        each[1].close()
+    member.close()
+    theirs.close()
+
+
+def test_a_worker_is_late_when_a_connection_or_pings_wait_for_it() -> None:
+    member, theirs = new_member()
+    mine, peer = socket.socketpair()
+    assert not member.is_late(100.0)
+    member.hold(object(), mine, 100.0)  # type: ignore[arg-type]
+    assert not member.is_late(100.0 + LATE)
+    assert member.is_late(100.1 + LATE)
+    member.report({"taken": 1, "open": 1})
+    assert not member.is_late(200.0)
+    member.unanswered = 2
+    assert member.is_late(200.0)
+    member.close()
+    theirs.close()
+    peer.close()
+
+
+# The loop.
+
+
+def test_timers_run_in_the_order_of_their_time_and_not_when_cancelled() -> None:
+    turns = Turns()
+    done = []
+    turns.later(0.002, lambda: done.append("second"))
+    turns.later(0.001, lambda: done.append("first"))
+    turns.later(0.0, lambda: done.append("never")).cancel()
+    turns.later(0.003, turns.end)
+    turns.run()
+    turns.close()
+    assert done == ["first", "second"]
+
+
+def test_what_is_unwatched_in_a_turn_is_not_called_in_it() -> None:
+    turns = Turns()
+    pairs = [socket.socketpair() for _ in range(2)]
+    called = []
+
+    def readable(number: int) -> None:
+        called.append(number)
+        turns.unwatch(pairs[1 - number][0])
+
+    turns.watch(pairs[0][0], lambda: readable(0))
+    turns.watch(pairs[1][0], lambda: readable(1))
+    for _, peer in pairs:
+        peer.send(b"x")
+    turns.turn()
+    turns.close()
+    assert len(called) == 1
+    for one, other in pairs:
+        one.close()
+        other.close()
