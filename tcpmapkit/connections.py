@@ -33,7 +33,7 @@ class Connections:
     def __init__(self, limit: int, clock: Callable[[], float], forgotten: Callable[[], None]) -> None:
         self.limit = limit
         self._clock = clock
-        self._forgotten = forgotten
+        self.forgotten = forgotten
         self._open: set[Connection] = set()
         self._leaving: set[Connection] = set()  # had to make room, and are not gone yet
         self._idle: list[Connection] = []  # candidates for making room, the longest idle last
@@ -57,7 +57,7 @@ class Connections:
         self._leaving.discard(connection)
         if not self._open and not self._leaving:
             self._gone.set()
-        self._forgotten()
+        self.forgotten()
 
     # Room.
 
