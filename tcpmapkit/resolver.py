@@ -12,6 +12,8 @@ from typing import Any, Protocol, TypeVar
 import attrs
 
 from tcpmapkit.query import Query
+from tcpmapkit.seldom import Seldom
+from tcpmapkit.shown import shown_key
 
 __all__ = ["Chain", "Context", "Map", "blocking"]
 
@@ -59,6 +61,17 @@ class Context:
     fold: Callable[[str], str] = str
     _open_http: Callable[[], Any] | None = None
     _open_progress: Callable[[str], AbstractContextManager[Callable[[float], None]]] | None = None
+    _said: Seldom = attrs.field(factory=Seldom, init=False)
+
+    def warn_seldom(self, subject: str, text: str, *args: object) -> None:
+        """Log the warning ``text % args`` unless one about `subject` was logged within the last minute; a
+        line says how many were left out. For what a key can bring about: `subject` itself is never made of one."""
+        self._said.log(self.logger, logging.WARNING, subject, self.clock(), text, *args)
+
+    def show_key(self, key: str) -> str:
+        """A key as a log line or the reason of a failure may have it: its hash, unless the operator wants it
+        whole (``log_keys``)."""
+        return shown_key(key)
 
     def progress(self, what: str) -> AbstractContextManager[Callable[[float], None]]:
         """For what takes long at the start: enter it, and call what that gives with how much is done, from

@@ -19,15 +19,17 @@ PACKAGE = Path(tcpmapkit.__file__).parent
 # What is in a line may import what stands in its own and in the lines above; nothing may be imported
 # from below, and no two modules may import each other, by whatever way.
 LAYERS = """
-    query errors option
+    query errors option seldom
+    shown
     resolver protocols
-    keys hookspecs markers seldom threads counters shown breaker cache_store
+    keys hookspecs markers threads counters breaker cache_store
     template rewriting search
     step_answer step_failures step_log
     step
     chain
     cache ready flight key_search generation plugin_sources plugins
     config
+    observing
     maps map_reference
     build build_chain binding built_maps built_step make_resolver http_client
     * resolvers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from pathlib import Path
@@ -18,11 +19,12 @@ from tcpmapkit.map_reference import InlineComplement, WaitingComplement, complem
 from tcpmapkit.maps import Map
 from tcpmapkit.plugin_sources import Origin
 from tcpmapkit.plugins import load_plugins
+from tcpmapkit.resolver import Context
 from tcpmapkit.resolvers.regex import pcre2_engine
 from tcpmapkit.resolvers.rules import Rule, rules
 from tcpmapkit.resolvers.rules.conditions import Condition
 from tcpmapkit.testing import FakeClock, started_file
-from tests.loading import load
+from tests.loading import context
 
 DOWN, AWAY = TempFail("down"), PermFail("away")
 LONG = "9" * 5000  # more digits than int() takes
@@ -162,13 +164,9 @@ def test_a_pattern_that_reaches_its_limit_is_neither_met_nor_not_and_is_told_onc
             Rule("NEXT", (Condition("it", equals="!"),)),
         )
     )
-    assert load(resolver) == []
     clock = FakeClock()
-    told: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
-    resolver._logger, resolver._clock = logging.Logger("tests"), clock
-    resolver._logger.addHandler(handler)
+    made, told = context()
+    asyncio.run(resolver.start(Context(made.directory, made.name, made.map, made.logger, clock)))
     for _ in range(3):
         assert resolver.resolve(Query("", attributes={"it": "a" * 40 + "!"})) == Found("NEXT")
     clock.now += 61

@@ -6,9 +6,7 @@ request has not is an empty one: Postfix sends every attribute, empty when it is
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import attrs
@@ -16,9 +14,6 @@ import attrs
 from tcpmapkit import ConfigError, Found, Map, Miss, PermFail, TempFail, hookimpl
 from tcpmapkit.resolvers.regex.effort import MatchFailed, TooMuchEffort
 from tcpmapkit.resolvers.rules.conditions import Condition, Test
-
-#: At most so often, in seconds, is a pattern at its match limit logged.
-_LOG_INTERVAL = 60.0
 
 
 def _action(instance: object, attribute: Any, value: str) -> None:
@@ -65,13 +60,11 @@ class _Rules:
     rules: tuple[_Compiled, ...]
     gave_up: int = attrs.field(default=0, init=False)
     too_much: int = attrs.field(default=0, init=False)
-    _logger: logging.Logger = attrs.field(default=logging.getLogger(__name__), init=False, repr=False)
-    _clock: Callable[[], float] = attrs.field(default=time.monotonic, init=False, repr=False)
-    _log_again: float = attrs.field(default=float("-inf"), init=False, repr=False)
+    _context: Any = attrs.field(default=None, init=False, repr=False)
 
     async def start(self, context: Any) -> None:
-        """Take the logger."""
-        self._logger, self._clock = context.logger, context.clock
+        """Take the log."""
+        self._context = context
 
     def left(self, query: Any) -> Iterable[_Compiled]:
         """The rules whose conditions hold, those on maps aside. Raises `TooMuchEffort`."""
@@ -88,19 +81,17 @@ class _Rules:
 
     def _give_up(self, rule: _Compiled, error: MatchFailed) -> None:
         self.gave_up += 1
-        self._log(f"rule {rule.number}: {error}: the rule did not hold ({self.gave_up} so far)")
+        self._warn("rule %d: %s: the rule did not hold (%d so far)", rule.number, error, self.gave_up)
 
     def fail(self, error: TooMuchEffort) -> TempFail:
         """The answer to a request that takes too much."""
         self.too_much += 1
-        self._log(f"{error}: the lookup failed ({self.too_much} so far)")
+        self._warn("%s: the lookup failed (%d so far)", error, self.too_much)
         return TempFail("the rules take too long over this request")
 
-    def _log(self, message: str) -> None:
-        now = self._clock()
-        if now >= self._log_again:
-            self._log_again = now + _LOG_INTERVAL
-            self._logger.warning("%s", message)
+    def _warn(self, text: str, *args: object) -> None:
+        if self._context is not None:
+            self._context.warn_seldom(text, text, *args)
 
 
 def _question(query: Any, attribute: str) -> Any:
