@@ -24,7 +24,7 @@ class BuiltMaps:
         self.maps: dict[str, Map] = {}
         self.clock = clock
         self.before = before
-        self.http = before.http if before is not None else SharedHttpClient()
+        self.http: SharedHttpClient = before.http if before is not None else SharedHttpClient()
         self.steps: list[BuiltStep] = []
         #: Shows somebody how far a long start is; None where nobody waits for it.
         self.progress: Callable[[str], AbstractContextManager[Callable[[float], None]]] | None = None
@@ -54,7 +54,7 @@ class BuiltMaps:
 
         Raises `ConfigErrors` with all that went wrong; what was started is then stopped again.
         """
-        maps = set(self.maps) if only is None else self._reached(only)
+        maps = set(self.maps) if only is None else self.reached(only)
         new = [one for one in self.steps if one.context.map in maps and not one.started]
         outcomes = await asyncio.gather(*(one.start() for one in new), return_exceptions=True)
         errors = []
@@ -68,7 +68,8 @@ class BuiltMaps:
             await self.stop(but=self.before)
             raise ConfigErrors(errors)
 
-    def _reached(self, names: Iterable[str]) -> set[str]:
+    def reached(self, names: Iterable[str]) -> set[str]:
+        """The maps of these names, and those that they refer to."""
         reached: set[str] = set()
         ahead = list(names)
         while ahead:

@@ -1,4 +1,4 @@
-"""A step as it was built: its resolver object, what that was made of, whether it may serve another chain too."""
+"""A step as it was built: its resolver object, what that was made of, whether another chain may have it too."""
 
 from __future__ import annotations
 

@@ -7,16 +7,17 @@ start, and only then accept: whoever connects meanwhile waits in the kernel's qu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from tcpmapkit.process import find_identity
-from tcpmapkit.server import Server
+from tcpmapkit.serving import Serving
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig
@@ -57,28 +58,51 @@ async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> No
     stopping = told_to_stop()
     config = site.config.server
     find_identity(config.user, config.group)  # told before a large table is loaded
-    listeners = [(listener, site.served_by(listener)) for listener in site.config.listeners]
-    server = Server(config, listeners)
+    serving = Serving(site)
     started = False
     try:
-        server.bind()
+        serving.server.bind()
         if not await before(stopping, site.start()):
             return
-        server.drop_privileges()
+        serving.server.drop_privileges()
         started = True
+        gc.collect()  # of what building has left, for nothing of it is found after this:
         gc.freeze()  # tables stay: to look for garbage in them would stop everybody
         site.plugins.startup(site.config)
-        await server.start()
+        await serving.start()
         ready(
-            [_as_bound(listener, at) for (listener, _), at in zip(listeners, server.addresses, strict=True)]
+            [
+                _as_bound(listener, at)
+                for listener, at in zip(site.config.listeners, serving.server.addresses, strict=True)
+            ]
         )
-        await stopping.wait()
+        with reloading(serving):
+            await stopping.wait()
     finally:
-        await server.stop()
-        await site.maps.stop()
+        await serving.stop()
         if started:
             gc.unfreeze()
             site.plugins.shutdown()
+
+
+@contextlib.contextmanager
+def reloading(serving: Serving) -> Iterator[None]:
+    """Reload at SIGHUP."""
+    loop = asyncio.get_running_loop()
+    under_way: set[asyncio.Task[Any]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(serving.reload())
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        for task in under_way:
+            task.cancel()
 
 
 def told_to_stop() -> asyncio.Event:

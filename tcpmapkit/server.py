@@ -224,6 +224,11 @@ class Server:
         self._config = change.config
         self._connections.limit = change.max_connections
 
+    def forget_ready(self) -> None:
+        """Forget the replies that are kept ready, of all listeners."""
+        for served in self._served:
+            served.service.forget_ready()
+
     # Connections.
 
     def serve_connection(self, listener: int, connection: socket.socket) -> None:

@@ -74,6 +74,10 @@ class Service:
         self.maps = maps
         self._outcomes = {called: self.counters.of(map.name) for called, map in maps.items()}
 
+    def forget_ready(self) -> None:
+        """Forget the replies that are kept ready."""
+        self.ready.serve(self.maps.values())
+
     @property
     def find(self) -> Callable[[bytes], bytes | None]:
         """What finds a ready reply."""

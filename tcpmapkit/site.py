@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import attrs
@@ -16,6 +17,7 @@ from tcpmapkit.errors import ConfigError, ConfigErrors
 from tcpmapkit.plugins import Plugins, load_plugins
 
 if TYPE_CHECKING:
+    from tcpmapkit.built_step import BuiltStep, Place
     from tcpmapkit.config import Config, Document, ListenerConfig
     from tcpmapkit.maps import Map
 
@@ -97,8 +99,6 @@ def examine_site(file: Path, *, offline: bool = False, clock: Callable[[], float
         plugins = load_plugins(wanted.directory, wanted.disable, named)
     except ConfigError as error:
         raise located(document, [error]) from None
-    if not named <= plugins.types.keys():
-        plugins.load_postponed()  # one of them may be what is meant
     return build_site(document, plugins, offline=offline, clock=clock)
 
 
@@ -120,10 +120,15 @@ def build_site(
     *,
     offline: bool = False,
     clock: Callable[[], float] = time.monotonic,
+    before: BuiltMaps | None = None,
+    kept: Mapping[Place, BuiltStep] = MappingProxyType({}),
 ) -> Site:
-    """What a document says, made with these plugins; its mistakes are left in the site."""
+    """What a document says, made with these plugins; its mistakes are left in the site. `before` and `kept`
+    are for `build_maps`."""
+    if not set(_types_named(document.data)) <= plugins.types.keys():
+        plugins.load_postponed()  # one of them may be what is meant
     config, errors = structure(document, plugins.types)
-    maps, more = build_maps(config, plugins, clock, offline=offline)
+    maps, more = build_maps(config, plugins, clock, offline=offline, before=before, kept=kept)
     errors = [*errors, *more]
     if any("resolver type" in error.message for error in errors):
         errors += [ConfigError(str(broken)) for broken in plugins.broken]

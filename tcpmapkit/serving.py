@@ -1,0 +1,234 @@
+"""One process's server and the site that it serves, in whose place other sites and other tables come."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from tcpmapkit.config import read_document
+from tcpmapkit.errors import ConfigError, ConfigErrors
+from tcpmapkit.held import HeldTables, Place
+from tcpmapkit.plugin_sources import drop_in_files
+from tcpmapkit.process import StartError
+from tcpmapkit.renewal import Renewal, renew
+from tcpmapkit.server import ListenerChange, Server
+
+if TYPE_CHECKING:
+    import socket
+
+    from tcpmapkit.built_maps import BuiltMaps
+    from tcpmapkit.config import Document
+    from tcpmapkit.site import Site
+
+__all__ = ["Prepared", "Reloaded", "Reloads", "Serving"]
+
+_log = logging.getLogger(__name__)
+
+#: Options of [server] that only a start takes.
+_AT_START = ("workers", "user", "group", "loop")
+
+
+@attrs.define
+class Reloads:
+    """How many configurations were taken and refused since the start."""
+
+    good: int = 0
+    bad: int = 0
+
+
+@attrs.frozen(eq=False)
+class Prepared:
+    """Another site with its listeners, which waits to be taken or to be discarded."""
+
+    renewal: Renewal
+    change: ListenerChange
+
+
+@attrs.frozen
+class Reloaded:
+    """What became of a reload: with `errors` nothing has changed. `changed` names the maps that are new."""
+
+    errors: tuple[ConfigError, ...] = ()
+    warnings: tuple[ConfigError, ...] = ()
+    changed: frozenset[str] = frozenset()
+
+    @property
+    def ok(self) -> bool:
+        """Whether it was taken."""
+        return not self.errors
+
+
+class Serving:
+    """A site that is served by this process. Without `accepts` the process is one of several, and is given
+    its connections."""
+
+    def __init__(self, site: Site, *, accepts: bool = True) -> None:
+        self.site = site
+        self.server = Server(
+            site.config.server, [(one, site.served_by(one)) for one in site.config.listeners], accepts=accepts
+        )
+        self.reloads = Reloads()
+        #: When the configuration that is served was loaded, in seconds since 1970.
+        self.loaded_at = time.time()
+        self._started_with = site.config
+        self._tables = HeldTables()
+        self._one_at_a_time = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._plugin_files = _identities(site.config.plugins.directory)
+
+    @property
+    def held(self) -> Mapping[Place, ConfigError]:
+        """The tables that keep contents which their files no longer have, and why."""
+        return self._tables.reasons
+
+    async def start(self) -> None:
+        """Begin to serve a site that is started."""
+        self.loaded_at = time.time()
+        await self.server.start()
+
+    def serve_connection(self, listener: int, connection: socket.socket) -> None:
+        """Serve a connection that was accepted for the listener of that number, from 0."""
+        self.server.serve_connection(listener, connection)
+
+    async def stop(self) -> None:
+        """Answer what is in flight and stop all that was started."""
+        await self.server.stop()
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await self.site.maps.stop()
+
+    # Another configuration
+
+    async def reload(self, *, force: bool = False) -> Reloaded:
+        """Take the configuration as its file now is, if there is nothing wrong with it. `force`: whatever its
+        tables have lost. What becomes of it is logged."""
+        try:
+            document = await asyncio.to_thread(read_document, self.site.document.path)
+            prepared = await self.prepare(document, force=force)
+        except ConfigError as error:
+            return self.refuse(error)
+        return await self.take(prepared)
+
+    def refuse(self, error: ConfigError) -> Reloaded:
+        """Log and count a configuration that is not taken."""
+        errors = ConfigErrors([error]).errors
+        self.reloads.bad += 1
+        for one in errors:
+            _log.error("reload: %s", str(one).partition("\n")[0])
+        _log.error("reload: refused, the configuration of before serves on")
+        return Reloaded(errors)
+
+    async def prepare(self, document: Document, *, force: bool = False) -> Prepared:
+        """Build what a document says beside what is served, load it, test it.
+
+        Raises `ConfigErrors` with every mistake; nothing has changed then. Else nothing else is prepared, no
+        table either, before it is taken or discarded.
+        """
+        await self._one_at_a_time.acquire()
+        try:
+            return await self._with_listeners(await renew(self.site, document, force=force))
+        except BaseException:
+            self._one_at_a_time.release()
+            raise
+
+    async def _with_listeners(self, renewal: Renewal) -> Prepared:
+        site = renewal.site
+        listeners = [(one, site.served_by(one)) for one in site.config.listeners]
+        try:
+            if not listeners:
+                raise ConfigError("there is nothing to serve: no [[listeners]]", file=site.document.path)
+            return Prepared(renewal, self.server.prepare(site.config.server, listeners))
+        except (StartError, ConfigError) as error:
+            await site.maps.stop(but=self.site.maps)
+            failure = (
+                error if isinstance(error, ConfigError) else ConfigError(str(error), path=("listeners",))
+            )
+            raise ConfigErrors([failure]) from None
+
+    async def take(self, prepared: Prepared) -> Reloaded:
+        """Serve what was prepared, from one request to the next."""
+        renewal = prepared.renewal
+        self._swap(prepared)
+        self._one_at_a_time.release()
+        self._tables.become({})
+        self.reloads.good += 1
+        self.loaded_at = time.time()
+        warnings = (*renewal.warnings, *self._needs_a_restart())
+        for warning in warnings:
+            _log.warning("reload: %s", str(warning).partition("\n")[0])
+        _log.info("reload: taken, %d of %d maps are new", len(renewal.changed), len(self.site.maps.maps))
+        return Reloaded((), warnings, renewal.changed)
+
+    async def discard(self, prepared: Prepared) -> None:
+        """Give up what was prepared."""
+        self._one_at_a_time.release()
+        self.server.discard(prepared.change)
+        await prepared.renewal.site.maps.stop(but=self.site.maps)
+
+    def _swap(self, prepared: Prepared) -> None:
+        old, self.site = self.site.maps, prepared.renewal.site
+        self.server.take(prepared.change)
+        if self.site.maps is not old:
+            self.site.maps.before = None
+            retiring = asyncio.get_running_loop().create_task(_retire(old, self.site.maps))
+            self._retiring.add(retiring)
+            retiring.add_done_callback(self._retiring.discard)
+
+    def _needs_a_restart(self) -> list[ConfigError]:
+        """What has changed and is read at the start only."""
+        text = "this is read at the start only: restart for it to be taken"
+        before, now = self._started_with, self.site.config
+        warnings = [
+            ConfigError(text, path=("server", name))
+            for name in _AT_START
+            if getattr(before.server, name) != getattr(now.server, name)
+        ]
+        if before.plugins != now.plugins:
+            warnings.append(ConfigError(text, path=("plugins",)))
+        elif _identities(now.plugins.directory) != self._plugin_files:
+            text = "a plugin has changed, and is read at the start only: restart for it to be taken"
+            warnings.append(ConfigError(text, path=("plugins", "directory")))
+        return warnings
+
+    # Other tables
+
+    async def reload_tables(self, *, force: bool = False) -> frozenset[str]:
+        """Take the tables whose files have changed; the names of the maps that are new. Those that are wrong
+        keep the contents that they have (`held`). `force`: whatever they have lost."""
+        async with self._one_at_a_time:
+            renewal = await renew(self.site, force=force)
+            if renewal.site is not self.site:
+                self._swap(await self._with_listeners(renewal))
+        self._tables.become(renewal.held)
+        if renewal.changed:
+            _log.info("tables have changed: %s", ", ".join(sorted(renewal.changed)))
+        return renewal.changed
+
+
+async def _retire(old: BuiltMaps, new: BuiltMaps) -> None:
+    """Stop what serves no more, when the last lookup that uses it has ended."""
+    try:
+        await old.finish(but=new)
+    finally:
+        await old.stop(but=new)
+
+
+def _identities(directory: Path | None) -> dict[Path, tuple[int, int, int]]:
+    """The plugins in the drop-in directory, and what tells whether one has been changed."""
+    if directory is None:
+        return {}
+    found = {}
+    try:
+        for file in drop_in_files(directory):
+            status = file.stat()
+            found[file] = (status.st_ino, status.st_mtime_ns, status.st_size)
+    except (OSError, ConfigError):
+        return {}
+    return found
