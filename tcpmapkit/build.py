@@ -165,6 +165,7 @@ class _Builder:
             split=keys.splitter(config.recipient_delimiter),
             clock=self.built.clock,
             observer=self.plugins.query_resolved,
+            counters=self.built.map_counters[config.name],
         )
 
     def _same_as_before(self, name: str) -> Map | None:

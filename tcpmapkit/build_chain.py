@@ -157,6 +157,7 @@ class ChainBuilder:
             authoritative=config.authoritative,
             timeout=config.timeout,
             leaf=not inner,
+            counters=self.assembly.built.step_counters[self.config.name, name],
         )
         return BuiltStep(
             step,

@@ -17,6 +17,7 @@ from typing import Any, Final
 import attrs
 
 from tcpmapkit.cache_store import Marks, Store, entry_size
+from tcpmapkit.counters import MapCounters
 from tcpmapkit.option import Duration, Size, fraction, option, positive
 from tcpmapkit.query import Failure, Found, NotFound, Outcome, PermFail, TempFail
 
@@ -71,6 +72,7 @@ class AnswerCache:
         options: CacheOptions,
         clock: Callable[[], float],
         chance: Callable[[], float] = random.random,
+        counters: MapCounters | None = None,
     ) -> None:
         self.options = options
         self._clock = clock
@@ -78,6 +80,7 @@ class AnswerCache:
         self._marks = Marks()
         self._found = Store(options.max_size, self._marks)
         self._missing = Store(options.negative_max_size, self._marks)
+        self._evicted = (counters or MapCounters()).evicted
 
     @property
     def used(self) -> bytearray:
@@ -223,7 +226,10 @@ class AnswerCache:
         if entry[0] > store.maxsize:
             return 0
         mark = self._marks.take()
+        all_told = len(store) + 1
         store[key] = (*entry, mark)
+        if len(store) < all_told:
+            self._evicted["found" if store is self._found else "not_found"] += all_told - len(store)
         return mark
 
     def _lifetime(self, ttl: float, given: float | None) -> float:

@@ -13,10 +13,12 @@ import attrs
 __all__ = [
     "BOUNDS",
     "FAILURE_KINDS",
+    "KNOWN",
     "LOWEST",
     "Counters",
     "FailureKind",
     "Histogram",
+    "Known",
     "MapCounters",
     "Outcomes",
     "StepCounters",
@@ -36,6 +38,12 @@ FailureKind = Literal["temporary", "permanent", "timed_out", "busy", "internal",
 bug of the resolver; it was not asked, since its breaker is open."""
 
 FAILURE_KINDS: Final[tuple[FailureKind, ...]] = get_args(FailureKind)
+
+
+Known = Literal["found", "not_found"]
+"""What an entry of the cache says of its key; a remembered failure counts as the second."""
+
+KNOWN: Final[tuple[Known, ...]] = get_args(Known)
 
 
 class Histogram:
@@ -102,15 +110,13 @@ class MapCounters:
     """What a map has done beside what its listeners count (`Outcomes`).
 
     `stale` answers were served in place of a failure; `joined` lookups waited for one that was under way;
-    `renewals` were begun ahead of an entry's end; `evicted_found` and `evicted_not_found` entries made
-    room for others.
+    `renewals` were begun ahead of an entry's end; `evicted` entries of the cache made room for others.
     """
 
     stale: int = 0
     joined: int = 0
     renewals: int = 0
-    evicted_found: int = 0
-    evicted_not_found: int = 0
+    evicted: dict[Known, int] = attrs.Factory(lambda: dict.fromkeys(KNOWN, 0))
 
 
 @attrs.define(eq=False)

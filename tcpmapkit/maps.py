@@ -18,16 +18,15 @@ import attrs
 
 from tcpmapkit import keys
 from tcpmapkit.cache import Answer, AnswerCache, CacheOptions
+from tcpmapkit.counters import MapCounters
 from tcpmapkit.flight import Answered, Flight
 from tcpmapkit.generation import Generation
+from tcpmapkit.observing import Observer, observed
 from tcpmapkit.query import Address, Miss, NotFound, Outcome, PermFail, Query, TempFail
 from tcpmapkit.seldom import Seldom
 from tcpmapkit.step_failures import INTERNAL_ERROR
 
-__all__ = ["Map", "Observer"]
-
-#: Called after every lookup: query, outcome, who answered, seconds (the hook `query_resolved`).
-Observer = Callable[[Query, Outcome, str, float], None]
+__all__ = ["Map"]
 
 #: Seconds past its deadline, or its cancellation, after which a lookup that ignores it is given up.
 _OVERDUE: Final = 0.25
@@ -57,6 +56,7 @@ class Map:
         split: Callable[[str], Address] = keys.split_address,
         clock: Callable[[], float] = time.monotonic,
         observer: Observer | None = None,
+        counters: MapCounters | None = None,
     ) -> None:
         self.name = name
         self.deadline = deadline
@@ -64,13 +64,12 @@ class Map:
         self.observer = observer
         self._split = split
         self.options = cache
-        self._cache = AnswerCache(cache, clock) if cache is not None else None
+        self.counters = counters or MapCounters()
+        self._cache = AnswerCache(cache, clock, counters=self.counters) if cache is not None else None
         self._current = attrs.evolve(generation, number=next(_numbers))
         self._log = logging.getLogger(f"tcpmapkit.map.{name}")
         self._under_way: set[Flight] = set()
         self._said = Seldom()
-        #: How many answers were served stale.
-        self.stale_answers = 0
 
     @property
     def generation(self) -> int:
@@ -86,6 +85,11 @@ class Map:
     def used(self) -> bytearray:
         """The marks of the cache's entries (see `AnswerCache.used`)."""
         return self._cache.used if self._cache is not None else bytearray(1)
+
+    @property
+    def cache(self) -> AnswerCache | None:
+        """Where its answers are kept, if anywhere."""
+        return self._cache
 
     @property
     def ready_sizes(self) -> tuple[int, int]:
@@ -108,7 +112,7 @@ class Map:
             self.replace(generation)
             if cache is None or self.options is None:
                 return 0
-            self._cache = AnswerCache(self.options, self.clock)
+            self._cache = AnswerCache(self.options, self.clock, counters=self.counters)
             return sum(cache.count)
         query = self.query(key if generation.conversion is None else generation.conversion(key))
         forgotten = 0
@@ -130,13 +134,7 @@ class Map:
             if generation.plain:
                 return self._ask(query, answered, generation)
             return self._rewrite(query, answered, generation)
-        began = query.clock()
-
-        def observe(answer: Answer) -> Answer:
-            if self.observer is not None:
-                self.observer(query, answer.outcome, answer.resolver, query.clock() - began)
-            return attrs.evolve(answer, expires=0.0)
-
+        observe = observed(query, self.observer)
         answer = self._rewrite(query, lambda answer: answered(observe(answer)), self._current)
         return observe(answer) if answer is not None else None
 
@@ -169,6 +167,7 @@ class Map:
         if flight is not None:
             answer = cache.stale(key, generation.number) if flight.early and cache is not None else None
             if answer is None:
+                self.counters.joined += 1
                 flight.join(answered)
                 return None
             return self._note(answer)
@@ -250,6 +249,7 @@ class Map:
         assert generation.chain.can_wait
         again = self.query(query.key, query.protocol, query.attributes)
         again.partial, again.origin = query.partial, query.origin or query
+        self.counters.renewals += 1
         begun = generation.chain.begin(again)
         if callable(begun):
             self._depart(again, key, generation, begun)
@@ -259,7 +259,7 @@ class Map:
     def _note(self, answer: Answer, times: int = 1) -> Answer:
         """Count and log an answer that is told `times` times, if it is a stale one."""
         if answer.stale and times:
-            self.stale_answers += times
+            self.counters.stale += times
             text = "map %s: the chain fails, and a stale answer is served"
             self._said.log(self._log, logging.WARNING, "stale", self.clock(), text, self.name)
         return answer

@@ -154,7 +154,7 @@ async def test_a_stale_answer_is_served_while_the_source_fails_and_never_a_stale
         clock.advance(2)
         api.answer = response("404 Not Found", b"{}")
         assert await client.get("known") == NotFound()
-    assert site.maps.maps["aliases"].stale_answers >= 1
+    assert site.maps.maps["aliases"].counters.stale >= 1
 
 
 @pytest.mark.parametrize(

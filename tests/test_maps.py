@@ -305,7 +305,7 @@ async def test_while_the_chain_fails_an_expired_answer_is_served_counted_and_log
     clock.now += 300
     assert [await map.lookup(map.query("k")) for _ in range(3)] == [Found("x", 0)] * 3
     assert len(step.resolver.queries) == 2  # the failure is remembered
-    assert map.stale_answers == 3
+    assert map.counters.stale == 3
     assert len(caplog.records) == 1
     assert "test" in caplog.text
     step.resolver.answer = NotFound()
@@ -341,7 +341,7 @@ async def test_a_slow_lookup_is_waited_for_a_moment_and_then_goes_on_behind_a_st
     assert len(told) == 2
     assert ask(map).outcome == Found("new", 300)  # type: ignore[union-attr]
     assert len(step.resolver.queries) == 2
-    assert map.stale_answers == 3
+    assert map.counters.stale == 3
 
 
 async def test_a_lookup_that_is_quick_enough_needs_no_stale_answer(timers: Timers) -> None:
@@ -353,7 +353,7 @@ async def test_a_lookup_that_is_quick_enough_needs_no_stale_answer(timers: Timer
     step.resolver.answer = Found("new")
     assert await map.lookup(map.query("k")) == Found("new", 300)
     timers.fire(100)
-    assert map.stale_answers == 0
+    assert map.counters.stale == 0
 
 
 async def test_a_lookup_without_a_stale_answer_behind_it_waits_to_its_end(timers: Timers) -> None:
@@ -412,7 +412,7 @@ async def test_a_renewal_that_fails_is_not_tried_again_at_once_and_not_called_st
         assert ask(map).outcome == Found("old", 20)  # type: ignore[union-attr]
         await turns()
     assert len(step.resolver.queries) == 2
-    assert map.stale_answers == 0
+    assert map.counters.stale == 0
     assert not caplog.records
 
 
