@@ -21,6 +21,7 @@ from tcpmapkit.command_line import (
     run_async,
     warn_of_broken_plugins,
 )
+from tcpmapkit.control_commands import CONTROL_COMMANDS
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.output import print_line, print_rows, tell
 
@@ -37,7 +38,8 @@ def main() -> None:
     """A lookup server for Postfix: maps answered by a chain of resolvers behind a cache."""
 
 
-main.add_command(bench)
+for command in (bench, *CONTROL_COMMANDS):
+    main.add_command(command)
 
 
 @main.command()
@@ -126,6 +128,9 @@ def check(file: Path | None, offline: bool) -> None:
             tell(f"warning: {failed}")
         if results.wrong:
             raise located(site.document, results.wrong)
+        for step in site.maps.steps:
+            for note in getattr(step.resolver, "notes", ()):
+                tell(f"note: map {step.place[0]}: {note}")
     left_out = f", {results.left_out} left out (offline)" if results.left_out else ""
     failed_too = f", {len(results.failed)} could not be run" if results.failed else ""
     tell(
@@ -145,7 +150,8 @@ def _counted(number: int, what: str) -> str:
 @click.argument(
     "words", nargs=-1, metavar="MAP KEY | --policy ENDPOINT NAME=VALUE...", shell_complete=complete_map
 )
-def query(file: Path | None, explain: bool, policy: str | None, words: tuple[str, ...]) -> None:
+@click.option("--server", is_flag=True, help="Ask the running server, by [admin] of the configuration.")
+def query(file: Path | None, explain: bool, policy: str | None, words: tuple[str, ...], server: bool) -> None:
     """Look KEY up in MAP as `postmap -q` does; KEY - reads keys from standard input.
 
     With --policy: the action for a request with these attributes; - reads requests as Postfix sends
@@ -153,13 +159,15 @@ def query(file: Path | None, explain: bool, policy: str | None, words: tuple[str
 
     Exit status 0: found, 1: not found, 75: the lookup failed, 78: the configuration.
     """
-    from tcpmapkit import query_command
+    from tcpmapkit import control_commands, query_command
     from tcpmapkit.log import warn_on_standard_error
 
     if policy is None and len(words) != 2:
         raise click.UsageError("MAP and KEY are needed, or --policy ENDPOINT and NAME=VALUE...")
     if policy is not None and not words:
         raise click.UsageError("the request is missing: NAME=VALUE..., or - for standard input")
+    if server:
+        sys.exit(control_commands.query_server(file, policy, words, explain))
     warn_on_standard_error()
     with config_errors():
         if policy is None:

@@ -247,6 +247,23 @@ def test_many_rules_that_require_nothing_are_told(tmp_path: Path) -> None:
     assert load(Regex(path=path)) == []
 
 
+@pytest.mark.parametrize(
+    ("always", "note"),
+    [
+        (0, []),
+        (1, ["1 of the 6 rules requires no text of a key, and is tried for every one"]),
+        (2, ["2 of the 7 rules require no text of a key, and are tried for every one"]),
+        (101, []),  # of which the start warns
+    ],
+)
+def test_check_is_told_how_many_rules_are_always_tried(always: int, note: list[str]) -> None:
+    rules = [InlineRule(f"^user{number}@", "x") for number in range(5)]
+    resolver = Regex(rules=(*rules, *[InlineRule("^.@", "y")] * always))
+    assert len(load(resolver)) == (always > 100)
+    assert list(resolver.notes) == note
+    assert Regex(rules=(InlineRule("^.@", "y"),)).notes == ()
+
+
 def test_a_block_whose_condition_is_not_met_is_left_at_once_and_the_condition_tried_once() -> None:
     effort = Effort()
     text = "if /^a/\n" + "/^.b$/ x\n" * 50 + "endif\n/^..$/ y\n"

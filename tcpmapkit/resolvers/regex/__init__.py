@@ -29,7 +29,7 @@ from tcpmapkit.resolvers.regex.rules import (
     compile_pattern,
     compile_result,
 )
-from tcpmapkit.resolvers.regex.search import Table
+from tcpmapkit.resolvers.regex.search import SMALL, Table
 from tcpmapkit.resolvers.regex.table import TableReader
 from tcpmapkit.resolvers.regex.tree import PatternError, Untranslatable
 from tcpmapkit.resolvers.source_file import Identity, is_same, read_settled
@@ -157,14 +157,24 @@ class Regex:
             self._table, self._identity = await asyncio.to_thread(self._load, self.path)
         if self.engine == "re":
             self._logger.warning('engine = "re": nothing ends a pattern that takes too long over a key')
+        if len(self._table.always) > _MANY:
+            self._logger.warning("%s", self._about_always())
+
+    def _about_always(self) -> str:
         always, rules = len(self._table.always), len(self._table.leaves)
         place = f"{self.path}: " if self.path else ""
-        if always > _MANY and self._without_automaton:
-            text = "%s: each of the %d rules is tried for every key"
-            self._logger.warning(text, place + self._without_automaton, rules)
-        elif always > _MANY:
-            text = "%s%d of the %d rules require no text of a key, and are tried for every one"
-            self._logger.warning(text, place, always, rules)
+        if self._without_automaton:
+            return f"{place}{self._without_automaton}: each of the {rules} rules is tried for every key"
+        require = "requires" if always == 1 else "require"
+        tried = "is tried for every one" if always == 1 else "are tried for every one"
+        return f"{place}{always} of the {rules} rules {require} no text of a key, and {tried}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What somebody who checks a configuration may want to know, and nobody else."""
+        if len(self._table.leaves) <= SMALL or not 0 < len(self._table.always) <= _MANY:
+            return ()
+        return (self._about_always(),)
 
     def _load(self, path: Path) -> tuple[Table, Identity]:
         def warn(line: int, message: str) -> None:
