@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from tcpmapkit.policy_question import PolicyAnswer, PolicyQuestions
     from tcpmapkit.site import Site
 
-__all__ = ["map_named", "policy_listener_named", "query_map", "query_policy", "request_of"]
+__all__ = ["map_named", "policy_listener_named", "query_map", "query_policy", "request_of", "summary"]
 
 _FAILED: Final = os.EX_TEMPFAIL
 _NOT_FOUND: Final = 1
 
 
-def _summary(statuses: set[int]) -> int:
+def summary(statuses: set[int]) -> int:
     """The status for several questions: failed if any did, else found if any was."""
     return _FAILED if _FAILED in statuses else 0 if 0 in statuses else _NOT_FOUND
 
@@ -58,7 +58,7 @@ async def query_map(site: Site, asked: Map, key: str, explain: bool) -> int:
                 statuses.add(await _ask_one(asked, one.decode(), explain, prefix=True))
             except UnicodeDecodeError:
                 statuses.add(_NOT_FOUND)  # for Postfix an invalid key does not exist
-        return _summary(statuses)
+        return summary(statuses)
     finally:
         await site.maps.stop()
 
@@ -157,7 +157,7 @@ async def query_policy(
                 statuses.add(_FAILED)
                 continue
             statuses.add(await _ask_policy(listener, asked, questions, attributes, explain, which))
-        return _summary(statuses)
+        return summary(statuses)
     finally:
         await site.maps.stop()
 

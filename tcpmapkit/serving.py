@@ -18,6 +18,7 @@ from tcpmapkit.plugin_sources import drop_in_files
 from tcpmapkit.process import StartError
 from tcpmapkit.renewal import Renewal, renew
 from tcpmapkit.server import ListenerChange, Server
+from tcpmapkit.watching import TableWatch
 
 if TYPE_CHECKING:
     import socket
@@ -74,11 +75,18 @@ class Serving:
             site.config.server, [(one, site.served_by(one)) for one in site.config.listeners], accepts=accepts
         )
         self.reloads = Reloads()
+        #: Whether lookups are answered: from the start to the order to stop.
+        self.ready = False
         #: When the configuration that is served was loaded, in seconds since 1970.
         self.loaded_at = time.time()
         self._started_with = site.config
         self._tables = HeldTables()
+        self._watch = TableWatch(self._tables_changed)
         self._one_at_a_time = asyncio.Lock()
+        #: What waits to be taken or discarded, while tables stay as they are, since it may have them too.
+        self._waiting: Prepared | None = None
+        self._decided = asyncio.Event()
+        self._decided.set()
         self._retiring: set[asyncio.Task[None]] = set()
         self._plugin_files = _identities(site.config.plugins.directory)
 
@@ -91,6 +99,9 @@ class Serving:
         """Begin to serve a site that is started."""
         self.loaded_at = time.time()
         await self.server.start()
+        self._watch_tables()
+        self._watch.start()
+        self.ready = True
 
     def serve_connection(self, listener: int, connection: socket.socket) -> None:
         """Serve a connection that was accepted for the listener of that number, from 0."""
@@ -98,6 +109,7 @@ class Serving:
 
     async def stop(self) -> None:
         """Answer what is in flight and stop all that was started."""
+        self.ready = False
         await self.server.stop()
         for task in self._retiring:
             task.cancel()
@@ -180,6 +192,7 @@ class Serving:
             retiring = asyncio.get_running_loop().create_task(_retire(old, self.site.maps))
             self._retiring.add(retiring)
             retiring.add_done_callback(self._retiring.discard)
+            self._watch_tables()
 
     def _needs_a_restart(self) -> list[ConfigError]:
         """What has changed and is read at the start only."""
@@ -202,14 +215,33 @@ class Serving:
     async def reload_tables(self, *, force: bool = False) -> frozenset[str]:
         """Take the tables whose files have changed; the names of the maps that are new. Those that are wrong
         keep the contents that they have (`held`). `force`: whatever they have lost."""
-        async with self._one_at_a_time:
-            renewal = await renew(self.site, force=force)
-            if renewal.site is not self.site:
-                self._swap(await self._with_listeners(renewal))
+        renewal = await self._renew_tables(force)
         self._tables.become(renewal.held)
-        if renewal.changed:
-            _log.info("tables have changed: %s", ", ".join(sorted(renewal.changed)))
         return renewal.changed
+
+    async def _tables_changed(self, final: bool) -> bool:
+        """What `TableWatch` calls."""
+        renewal = await self._renew_tables()
+        well = not self._tables.is_news(renewal.held)
+        if well or final:
+            self._tables.become(renewal.held)
+        return well
+
+    async def _renew_tables(self, force: bool = False) -> Renewal:
+        while True:
+            await self._decided.wait()
+            async with self._one_at_a_time:
+                if self._waiting is not None:
+                    continue
+                renewal = await renew(self.site, force=force)
+                if renewal.site is not self.site:
+                    self._swap(await self._with_listeners(renewal))
+            if renewal.changed:
+                _log.info("tables have changed: %s", ", ".join(sorted(renewal.changed)))
+            return renewal
+
+    def _watch_tables(self) -> None:
+        self._watch.update(one.resolver for one in self.site.maps.steps)
 
 
 async def _retire(old: BuiltMaps, new: BuiltMaps) -> None:

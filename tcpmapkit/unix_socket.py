@@ -179,7 +179,8 @@ def _hand_over(path: Path, config: ListenerConfig | AdminConfig, uid: int, gid: 
         raise _Refused("the mode cannot be set without following a link") from None
     if (uid, gid) == (-1, -1):
         # A directory with the setgid bit may have given its group.
-        if path.lstat().st_uid == path.lstat().st_gid == 0 and not config.mode & 0o006:
+        for_postfix = hasattr(config, "protocol")
+        if for_postfix and path.lstat().st_uid == path.lstat().st_gid == 0 and not config.mode & 0o006:
             _log.warning("%s: root's own, so Postfix cannot connect: set group, or owner", config.endpoint)
         return
     try:

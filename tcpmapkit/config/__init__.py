@@ -4,7 +4,7 @@ from tcpmapkit.config.document import Document, locate, read_document
 from tcpmapkit.config.model import Config, ListenerConfig, MapConfig, MapTest, PolicyTest, StepConfig
 from tcpmapkit.config.process import AdminConfig, LogConfig, PluginsConfig, ServerConfig
 from tcpmapkit.config.scalars import Endpoint
-from tcpmapkit.config.structure import plugins_config, structure
+from tcpmapkit.config.structure import admin_config, plugins_config, structure
 
 __all__ = [
     "AdminConfig",
@@ -19,6 +19,7 @@ __all__ = [
     "PolicyTest",
     "ServerConfig",
     "StepConfig",
+    "admin_config",
     "locate",
     "plugins_config",
     "read_document",

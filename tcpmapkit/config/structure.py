@@ -21,7 +21,7 @@ from tcpmapkit.errors import ConfigError, ConfigErrors, under
 if TYPE_CHECKING:
     from tcpmapkit.plugins import ResolverType
 
-__all__ = ["plugins_config", "structure"]
+__all__ = ["admin_config", "plugins_config", "structure"]
 
 _T = TypeVar("_T")
 
@@ -39,6 +39,23 @@ def plugins_config(document: Document, environ: Mapping[str, str] | None = None)
     reader = Reader(document.directory, document.secrets, lambda value: ())
     fields, _ = reader.fields(reader.plan_of(PluginsConfig), data)
     return PluginsConfig(**fields)
+
+
+def admin_config(document: Document, environ: Mapping[str, str] | None = None) -> AdminConfig | None:
+    """What ``[admin]`` says, whatever is wrong elsewhere; None when it is not there.
+
+    Raises `ConfigErrors` with every mistake in it, located.
+    """
+    if "admin" not in document.data:
+        return None
+    table = {"admin": document.data["admin"]}
+    data, errors = expand(table, os.environ if environ is None else environ, document.secrets)
+    structuring = _Structuring(document, {})
+    admin = structuring.admin(data["admin"])
+    errors += structuring.errors
+    if errors:
+        raise ConfigErrors(locate(document, error) for error in errors)
+    return admin
 
 
 def structure(
