@@ -89,6 +89,12 @@ class InheritedSockets:
         self._taken.update(found)
         return [one.listening.dup() for one in found]
 
+    def close(self) -> None:
+        """Give them up: a worker listens on none."""
+        for one in self._sockets:
+            one.listening.close()
+        self._sockets = ()
+
     @property
     def left(self) -> list[InheritedSocket]:
         """Those that nobody has taken."""

@@ -6,17 +6,18 @@ listens must not decide whether mail is looked up. Without systemd all of it doe
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Notifier", "keep_alive"]
+__all__ = ["Notifier", "keep_alive", "serving"]
 
 _log = logging.getLogger(__name__)
 
@@ -91,17 +92,32 @@ class Notifier:
             _log.warning("systemd is not told %s: %s", fields[0][0], error.strerror or error)
 
 
-def keep_alive(notifier: Notifier, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
-    """Ping the watchdog from the loop itself, so that one that is stuck is noticed; returns what ends it."""
+@contextlib.contextmanager
+def keep_alive(notifier: Notifier, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Ping the watchdog from the loop itself, so that one that is stuck is noticed."""
     interval = notifier.watchdog_interval
-    if interval is None:
-        return lambda: None
-    timer: asyncio.TimerHandle
+    timer: asyncio.TimerHandle | None = None
 
-    def ping() -> None:
+    def ping(interval: float) -> None:
         nonlocal timer
         notifier.alive()
-        timer = loop.call_later(interval, ping)
+        timer = loop.call_later(interval, ping, interval)
 
-    ping()
-    return lambda: timer.cancel()
+    if interval is not None:
+        ping(interval)
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+def serving(maps: int, listeners: int, *, workers: int = 1, held: int = 0) -> str:
+    """The status of a server that serves so many maps, and holds so many tables as they were before."""
+    text = f"serving {_counted(maps, 'map')} on {_counted(listeners, 'listener')}"
+    text += f" with {_counted(workers, 'worker')}" if workers > 1 else ""
+    return f"{text}; as they were before, see the log: {_counted(held, 'table')}" if held else text
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -51,11 +51,6 @@ def passed(said: dict[str, str], *sockets: socket.socket) -> InheritedSockets:
     return InheritedSockets.from_environment(said, first)
 
 
-def close(inherited: InheritedSockets) -> None:
-    for one in inherited._sockets:
-        one.listening.close()
-
-
 def test_the_sockets_are_read_once_and_no_child_gets_them(tcp: socket.socket, unix: socket.socket) -> None:
     said = environment(2, "aliases:routes")
     inherited = passed(said, tcp, unix)
@@ -65,7 +60,7 @@ def test_the_sockets_are_read_once_and_no_child_gets_them(tcp: socket.socket, un
     for one in inherited.left:
         assert not one.listening.get_inheritable()
         assert not one.listening.getblocking()
-    close(inherited)
+    inherited.close()
 
 
 @pytest.mark.parametrize(
@@ -88,7 +83,7 @@ def test_what_does_not_listen_is_warned_about(
     with socket.socket() as silent, (tmp_path / "file").open("wb") as file:
         inherited = passed(environment(3, "silent:file:good"), silent, file, tcp)  # type: ignore[arg-type]
         assert [one.name for one in inherited.left] == ["good"]
-        close(inherited)
+        inherited.close()
     assert "socket silent of systemd's does not listen: Accept=yes?" in caplog.text
     assert "descriptor file of systemd's is no socket" in caplog.text
 
@@ -105,7 +100,7 @@ def test_sockets_without_names_are_found_by_their_address(tcp: socket.socket, un
         (taken,) = inherited.take(None, endpoint)
         taken.close()
     assert not inherited.left
-    close(inherited)
+    inherited.close()
 
 
 def test_a_unix_socket_is_found_by_another_way_to_its_path(unix: socket.socket, tmp_path: Path) -> None:
@@ -113,7 +108,7 @@ def test_a_unix_socket_is_found_by_another_way_to_its_path(unix: socket.socket, 
     (tmp_path / "link").symlink_to(tmp_path)
     (taken,) = inherited.take(None, Endpoint("unix", path=str(tmp_path / "link" / "socket")))
     taken.close()
-    close(inherited)
+    inherited.close()
 
 
 def test_a_name_counts_for_more_than_an_address(tcp: socket.socket) -> None:
@@ -124,7 +119,7 @@ def test_a_name_counts_for_more_than_an_address(tcp: socket.socket) -> None:
         (by_address,) = inherited.take("others", inet(tcp.getsockname()[1]))
         for one in (*taken, by_address):
             one.close()
-        close(inherited)
+        inherited.close()
 
 
 def test_a_socket_that_no_listener_takes_is_warned_about(
@@ -136,7 +131,7 @@ def test_a_socket_that_no_listener_takes_is_warned_about(
     assert record.levelno == logging.WARNING
     port = tcp.getsockname()[1]
     assert f"inet:127.0.0.1:{port} that systemd passes (FileDescriptorName alaises)" in record.getMessage()
-    close(inherited)
+    inherited.close()
 
 
 # Listeners.
@@ -154,7 +149,7 @@ def inherited(
     made = InheritedSockets([InheritedSocket("tcp", tcp.dup()), InheritedSocket("unix", unix.dup())])
     monkeypatch.setattr(listener, "inherited_sockets", lambda: made)
     yield made
-    close(made)
+    made.close()
 
 
 def test_a_listener_accepts_on_an_inherited_socket_again_and_again(
@@ -214,4 +209,4 @@ def test_a_child_process_inherits_none_of_them(tcp: socket.socket) -> None:
         ["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, check=True, close_fds=False
     )
     assert f"socket:[{inode}]" not in shown.stdout
-    close(inherited)
+    inherited.close()

@@ -7,12 +7,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import attrs
 import pytest
 
-from tcpmapkit.systemd import Notifier, keep_alive
+from tcpmapkit.systemd import Notifier, keep_alive, serving
 
 
 @attrs.define(eq=False)
@@ -124,8 +125,8 @@ class Timers:
     def __init__(self) -> None:
         self.waiting: list[tuple[float, Callable[[], None]]] = []
 
-    def call_later(self, delay: float, call: Callable[[], None]) -> Timers:
-        self.waiting.append((delay, call))
+    def call_later(self, delay: float, call: Callable[..., None], *args: object) -> Timers:
+        self.waiting.append((delay, partial(call, *args)))
         return self
 
     def cancel(self) -> None:
@@ -138,20 +139,31 @@ def test_the_watchdog_is_told_from_the_loop_again_and_again_until_the_end() -> N
     notifier.watchdog_interval = 15.0
     notifier.alive = lambda: told.append("alive")  # type: ignore[method-assign]
     loop = Timers()
-    end = keep_alive(notifier, loop)  # type: ignore[arg-type]
-    for _ in range(3):
-        delay, call = loop.waiting.pop()
-        assert delay == 15.0
-        call()
-    assert len(told) == 4
-    end()
+    with keep_alive(notifier, loop):  # type: ignore[arg-type]
+        for _ in range(3):
+            delay, call = loop.waiting.pop()
+            assert delay == 15.0
+            call()
+        assert len(told) == 4
     assert not loop.waiting
 
 
 def test_without_a_watchdog_no_timer_runs() -> None:
     loop = Timers()
-    keep_alive(Notifier(), loop)()  # type: ignore[arg-type]
-    assert not loop.waiting
+    with keep_alive(Notifier(), loop):  # type: ignore[arg-type]
+        assert not loop.waiting
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (serving(1, 1), "serving 1 map on 1 listener"),
+        (serving(3, 2, workers=4), "serving 3 maps on 2 listeners with 4 workers"),
+        (serving(2, 1, held=1), "serving 2 maps on 1 listener; as they were before, see the log: 1 table"),
+    ],
+)
+def test_the_status_says_what_is_served(text: str, words: str) -> None:
+    assert text == words
 
 
 def test_the_socket_is_no_childs(manager: ManagersSocket, notifier: Notifier) -> None:
