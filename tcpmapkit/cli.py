@@ -65,6 +65,7 @@ def run(file: Path | None, stdio: str | None) -> None:
     from tcpmapkit.progress import show_progress
     from tcpmapkit.serve import loop_factory, serve
     from tcpmapkit.site import located
+    from tcpmapkit.workers.in_force import worker_count
 
     with config_errors():
         site = open_configuration(file)
@@ -80,6 +81,11 @@ def run(file: Path | None, stdio: str | None) -> None:
 
         try:
             set_up_log(log.to, log.level, log.format)
+            if worker_count(site.config.server.workers) > 1:
+                from tcpmapkit.workers.parent import serve_with_workers
+
+                serve_with_workers(site, ready)
+                return
             show_progress(site.maps, logged=True)
             with asyncio.Runner(loop_factory=loop_factory(site.config.server.loop)) as runner:
                 runner.run(serve(site, ready))

@@ -44,8 +44,7 @@ class Admission:
         self.listeners: list[Listener] = []
         self.admin = admin
         self.limit = limit
-        #: Connections closed because they came from elsewhere, by endpoint.
-        self.refused: Counter[str] = Counter()
+        self._turned_away: Counter[Listener] = Counter()  # that no worker has been told of yet
         self._waiting: deque[tuple[Listener, socket.socket]] = deque()  # their worker died, no other could
         self._accepting = False
         self._open = False
@@ -67,7 +66,7 @@ class Admission:
                 old.close()
         self.listeners = list(listeners)
         for listener in listeners:
-            listener.refused = partial(self._note_refused, str(listener.config.endpoint))
+            listener.refused = partial(self._turn_away, listener)
         if self._accepting:
             for listener in listeners:
                 self._watch(listener)
@@ -230,9 +229,20 @@ class Admission:
 
     # Words.
 
-    def _note_refused(self, endpoint: str, host: str) -> None:
-        self.refused[endpoint] += 1
+    def _turn_away(self, listener: Listener, host: str) -> None:
+        """Somebody from elsewhere was closed: it is counted with what the workers count."""
+        if not self._turned_away:
+            self._turns.later(1.0, self._tell_of_turned_away)
+        self._turned_away[listener] += 1
+        endpoint = listener.config.endpoint
         self._say(f"refused {endpoint}", "%s: connection from %s closed: not in allow", endpoint, host)
+
+    def _tell_of_turned_away(self) -> None:
+        worker = self._first_ready()
+        if worker is not None:
+            times = [self._turned_away[listener] for listener in self.listeners]
+            self._crew.tell(worker, {"turned_away": times})
+        self._turned_away.clear()
 
     def _say(self, subject: str, text: str, *args: object) -> None:
         """Warn, once a minute for each subject."""

@@ -34,7 +34,8 @@ class _Question:
 
 class Asking:
     """Answers what the workers ask: ``reload`` and ``workers`` itself, the rest from all that serve. Each
-    answer has under ``worker`` whose it is; one that is missing has an ``error``."""
+    answer has under ``process`` whose it is (see `Crew.describe`), the first one under ``missing`` the
+    workers that have not answered."""
 
     def __init__(self, turns: Turns, crew: Crew, admission: Admission, reloading: Reloading) -> None:
         self._turns = turns
@@ -61,7 +62,7 @@ class Asking:
         """The parent and its workers, for the operator."""
         return {
             "pid": os.getpid(),
-            "refused": dict(self._admission.refused),
+            "connections": self._admission.connections,
             "workers": [self._crew.describe(member) for member in self._crew.members],
         }
 
@@ -80,7 +81,7 @@ class Asking:
         question = self._questions.get(message["id"])
         if question is not None and member in question.waiting:
             question.waiting.remove(member)
-            question.answers[member.number] = {**message["answer"], "worker": self._crew.describe(member)}
+            question.answers[member.number] = {**message["answer"], "process": self._crew.describe(member)}
             self._finish_if_all_have(message["id"])
 
     def _worker_went(self, member: Member) -> None:
@@ -99,8 +100,7 @@ class Asking:
             return
         if question.timer is not None:
             question.timer.cancel()
-        for member in question.waiting:
-            error = f"no answer within {ANSWERED_WITHIN:g} s"
-            question.answers[member.number] = {"error": error, "worker": self._crew.describe(member)}
         answers = [answer for _, answer in sorted(question.answers.items())]
+        if answers:
+            answers[0]["missing"] = [self._crew.describe(member) for member in question.waiting]
         self._crew.tell(question.asker, {"answers": answers, "id": question.number})

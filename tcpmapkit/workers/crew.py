@@ -62,27 +62,20 @@ class Crew:
         self.on_failed_start: Callable[[Member, str], bool] = lambda member, fate: False
         self.count = 0
         self._stopping = False
-        self._last = 0
+        self._last = -1
 
     # Starting and stopping.
 
     def start(self, count: int) -> None:
         """Start so many workers, and have as many from now on."""
-        self.resize(count)
+        self.count = count
+        for number in range(count):
+            self.restarts[number] = Restarts()
+            self._start(number)
         self._turns.later(PING_INTERVAL, self._ping)
 
-    def resize(self, count: int) -> None:
-        """Have so many from now on: start those that lack, let the last ones end when they are too many."""
-        before, self.count = self.count, count
-        for number in range(before + 1, count + 1):
-            self.restarts.setdefault(number, Restarts())
-            self._start(number)
-        for member in self.members:
-            if member.number > count:
-                self.let_go(member)
-
     def _start(self, number: int) -> None:
-        if self._stopping or number > self.count or self._of(number) is not None:
+        if self._stopping or self._of(number) is not None:
             return
         try:
             pid, channel, version = self._spawn(number)
@@ -98,11 +91,6 @@ class Crew:
     def _of(self, number: int) -> Member | None:
         return next((one for one in self.members if one.number == number and not one.leaving), None)
 
-    def let_go(self, member: Member) -> None:
-        """Tell a worker to finish what is in flight and to end."""
-        member.leaving = True
-        self.tell(member, {"stop": True})
-
     def renew(self, member: Member) -> None:
         """Have another in the place of one that serves nobody yet, and starts from what is outdated."""
         member.leaving = True
@@ -110,10 +98,11 @@ class Crew:
         self._start(member.number)
 
     def stop(self) -> None:
-        """Let all go, and start none any more."""
+        """Tell all to finish what is in flight and to end, and start none any more."""
         self._stopping = True
         for member in self.members:
-            self.let_go(member)
+            member.leaving = True
+            self.tell(member, {"stop": True})
 
     def kill(self, member: Member) -> None:
         """End a worker by SIGKILL; `reap` finds it."""

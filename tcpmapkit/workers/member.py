@@ -21,7 +21,7 @@ LATE: Final = 2.0
 
 @attrs.define(eq=False)
 class Member:
-    """Worker `number`, from 1, with its process and the channel to it.
+    """Worker `number`, from 0, with its process and the channel to it.
 
     `started` is when, by the parent's clock; `version` is that of the configuration it serves.
     """

@@ -16,7 +16,9 @@ import attrs
 
 from tcpmapkit.errors import ConfigError, ConfigErrors
 from tcpmapkit.listener import Listener
-from tcpmapkit.process import StartError, find_identity, limit_connections
+from tcpmapkit.process import StartError, drop_privileges, find_identity, limit_connections
+from tcpmapkit.serve import loop_factory
+from tcpmapkit.systemd import Notifier
 from tcpmapkit.workers.admission import Admission
 from tcpmapkit.workers.asking import Asking
 from tcpmapkit.workers.channel import Channel
@@ -30,10 +32,9 @@ if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig
     from tcpmapkit.listener import Address
     from tcpmapkit.site import Site
-    from tcpmapkit.systemd import Notifier
     from tcpmapkit.workers.member import Member
 
-__all__ = ["Parent", "Work"]
+__all__ = ["Parent", "Work", "serve_with_workers"]
 
 Work = Callable[[Channel, InForce, int], int]
 """What a worker does until it is told to stop: given its channel, the configuration and its number; the
@@ -45,6 +46,13 @@ _LAST_TURNS: Final = 2.0
 _log = logging.getLogger(__name__)
 
 
+def serve_with_workers(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> None:
+    """`Parent.run` for the real workers."""
+    from tcpmapkit.workers.process import work
+
+    Parent(site, ready, work, Notifier.from_environment()).run()
+
+
 class Parent:
     """Serves a site with several workers that do `work`. `ready` is called with the listeners, their ports
     as bound, when all of them can answer."""
@@ -52,7 +60,7 @@ class Parent:
     def __init__(
         self, site: Site, ready: Callable[[list[ListenerConfig]], None], work: Work, notifier: Notifier
     ) -> None:
-        self._in_force = InForce(site.document, site.config, site.plugins)
+        self._in_force = InForce(site.document, site.config, site.plugins, site.config.server)
         self._ready = ready
         self._work = work
         self._notifier = notifier
@@ -68,10 +76,13 @@ class Parent:
         """Serve until SIGTERM or SIGINT; a second signal ends it at once.
 
         Raises `ConfigError` when a table does not load or there is no such user, `StartError` when the
-        server cannot start here and now.
+        server cannot start here and now, `ImportError` when the event loop that is wanted is not installed.
         """
         config = self._in_force.config
+        loop_factory(config.server.loop)  # told, and imported, before there are workers
         find_identity(config.server.user, config.server.group)
+        if (config.server.user, config.server.group) == (None, None):
+            drop_privileges(None, None)  # warns of what the workers will be
         listeners = [Listener(one) for one in config.listeners]
         admin = Listener(config.admin) if config.admin is not None else None
         try:

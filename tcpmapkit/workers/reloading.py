@@ -16,7 +16,6 @@ from tcpmapkit.errors import ConfigError, ConfigErrors
 from tcpmapkit.listener import Listener
 from tcpmapkit.process import StartError, limit_connections
 from tcpmapkit.site import located
-from tcpmapkit.workers.in_force import worker_count
 
 if TYPE_CHECKING:
     from tcpmapkit.config import Config, Document
@@ -93,15 +92,28 @@ class Reloading:
                 return
             self._ask_all()
 
-    def _refused(self, done: Done, errors: Sequence[str], warnings: Sequence[str] = ()) -> None:
+    def _refused(self, done: Done, errors: Sequence[str]) -> None:
         for error in errors:
-            _log.error("reload refused: %s", error)
-        self._finish(done, {"ok": False, "errors": [*errors], "warnings": [*warnings], "changed": []})
+            _log.error("reload: %s", error.partition("\n")[0])
+        _log.error("reload: refused, the configuration of before serves on")
+        for member in self._crew.ready:
+            self._crew.tell(member, {"refused": self._version})
+        self._finish(done, errors, [], [])
 
-    def _finish(self, done: Done, answer: dict[str, Any]) -> None:
+    def _finish(
+        self, done: Done, errors: Sequence[str], warnings: Sequence[str], changed: Sequence[str]
+    ) -> None:
         self._attempt = None
-        self.ended(answer["ok"])
-        done(answer)
+        self.ended(not errors)
+        done(
+            {
+                "ok": not errors,
+                "file": str(self._in_force.document.path),
+                "errors": [*errors],
+                "warnings": [*warnings],
+                "changed": [*changed],
+            }
+        )
         self._next()
 
     # Preparing.
@@ -153,8 +165,6 @@ class Reloading:
         attempt = self._attempt
         if attempt is None or attempt.taking or message["prepared"] != self._version:
             return
-        attempt.warnings.update(dict.fromkeys(message["warnings"]))
-        attempt.changed.update(dict.fromkeys(message["changed"]))
         if message["errors"]:
             self._give_up(attempt, message["errors"])
             return
@@ -171,11 +181,9 @@ class Reloading:
 
     def _give_up(self, attempt: _Attempt, errors: Sequence[str]) -> None:
         self._no_timer(attempt)
-        for member in self._crew.ready:
-            self._crew.tell(member, {"discard": self._version})
         for listener in attempt.added:
             listener.close()
-        self._refused(attempt.done, errors, list(attempt.warnings))
+        self._refused(attempt.done, errors)
 
     @staticmethod
     def _no_timer(attempt: _Attempt) -> None:
@@ -201,23 +209,19 @@ class Reloading:
             listener.take(config)
         self._admission.limit = attempt.limit
         self._admission.replace(attempt.listeners)
-        self._crew.resize(worker_count(attempt.config.server.workers))
         self._done_when_all_took(attempt)
 
     def _took(self, member: Member, message: dict[str, Any]) -> None:
         attempt = self._attempt
         if attempt is not None and attempt.taking and message["took"] == self._version:
+            attempt.warnings.update(dict.fromkeys(message["warnings"]))
+            attempt.changed.update(dict.fromkeys(message["changed"]))
             attempt.waiting.discard(member.pid)
             self._done_when_all_took(attempt)
 
     def _done_when_all_took(self, attempt: _Attempt) -> None:
         if not attempt.waiting:
-            warnings, changed = list(attempt.warnings), sorted(attempt.changed)
-            for warning in warnings:
-                _log.warning("reload: %s", warning)
-            _log.info("reloaded: %s", ", ".join(changed) or "no map changed")
-            answer = {"ok": True, "errors": [], "warnings": warnings, "changed": changed}
-            self._finish(attempt.done, answer)
+            self._finish(attempt.done, [], list(attempt.warnings), sorted(attempt.changed))
 
     # Workers.
 

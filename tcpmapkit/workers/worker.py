@@ -7,7 +7,7 @@ import itertools
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 import tomli
@@ -19,8 +19,7 @@ from tcpmapkit.workers.admission import ADMIN
 from tcpmapkit.workers.channel import Channel, ChannelError, Message
 
 if TYPE_CHECKING:
-    from tcpmapkit.renewal import Renewal
-    from tcpmapkit.serving import Serving
+    from tcpmapkit.serving import Prepared, Serving
 
 __all__ = ["Worker"]
 
@@ -31,20 +30,24 @@ _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Serves what comes over `channel` until it is told to stop, or the parent is gone. `answer` answers
-    a request of the control, `serve_admin` a connection of the operator's."""
+    """Serves what comes over `channel` until it is told to stop, or the parent is gone. `begin` does what
+    comes before the first connection; `answer` answers a request of the control, `serve_admin` serves a
+    connection of the operator's."""
 
-    def __init__(self, channel: Channel, serving: Serving) -> None:
+    def __init__(
+        self, channel: Channel, serving: Serving, begin: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
         self._channel = channel
         self._serving = serving
+        self._begin = begin
         self.answer: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]] | None = None
         self.serve_admin: Callable[[socket.socket], None] | None = None
         self._stopping = asyncio.Event()
         self._taken = 0  # connections, ever
         self._reporting = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._renewal: tuple[int, Renewal] | None = None
-        self._preparing: tuple[int, asyncio.Task[None]] | None = None
+        self._prepared: Prepared | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._taking = False
         self._waiting: list[tuple[int, socket.socket]] = []  # came while a configuration was being taken
         self._questions: dict[int, asyncio.Future[list[dict[str, Any]]]] = {}
@@ -58,7 +61,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, self._told_to_leave)
         loop.add_reader(self._channel.fileno(), self._readable)
         try:
-            if not await before(self._stopping, self._serving.start()):
+            if not await before(self._stopping, self._begin()):
                 return 0
             self._serving.server.connections.forgotten = self._report_soon
             self._tell({"ready": True})
@@ -143,13 +146,16 @@ class Worker:
             if question is not None and not question.done():
                 question.set_result(message["answers"])
         elif "prepare" in message:
-            attempt = message["prepare"]
-            self._preparing = attempt, self._do(self._prepare(attempt, message["text"], message["force"]))
+            work = self._prepare(message["prepare"], message["text"], message["force"])
+            self._preparing = self._do(work)
         elif "take" in message:
             self._taking = True
             self._do(self._take(message["take"]))
-        elif "discard" in message:
-            self._do(self._discard(message["discard"]))
+        elif "refused" in message:
+            self._do(self._discard())
+        elif "turned_away" in message:
+            for listener, times in enumerate(message["turned_away"]):
+                self._serving.server.counters[listener].connections_refused += times
 
     def _do(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
@@ -188,28 +194,21 @@ class Worker:
 
     async def _prepare(self, attempt: int, text: str, force: bool) -> None:
         errors: list[str] = []
-        warnings: list[str] = []
-        changed: list[str] = []
         try:
             document = Document(self._serving.site.document.path, text, tomli.loads(text))
-            renewal = await self._serving.prepare(document, force=force)
+            self._prepared = await self._serving.prepare(document, force=force)
         except ConfigError as error:
             errors = [str(one) for one in ConfigErrors([error]).errors]
         except Exception as error:
             _log.error("a new configuration cannot be prepared, which is a bug of ours", exc_info=error)
             errors = [f"internal error: {type(error).__name__}: {error}"]
-        else:
-            self._renewal = attempt, renewal
-            warnings = [str(warning) for warning in renewal.warnings]
-            changed = sorted(renewal.changed)
-        self._tell({"prepared": attempt, "errors": errors, "warnings": warnings, "changed": changed})
+        self._tell({"prepared": attempt, "errors": errors})
 
     async def _take(self, attempt: int) -> None:
-        renewal, self._renewal = self._renewal, None
-        assert renewal is not None
-        assert renewal[0] == attempt
+        prepared, self._prepared = self._prepared, None
+        assert prepared is not None
         try:
-            await self._serving.take(renewal[1])
+            reloaded = await self._serving.take(prepared)
         except Exception:
             _log.critical("a configuration cannot be taken, which is a bug of ours", exc_info=True)
             self._told_to_leave()  # the next one starts from it
@@ -218,15 +217,17 @@ class Worker:
         waiting, self._waiting = self._waiting, []
         for listener, connection in waiting:
             self._serve(listener, connection)
-        self._tell({"took": attempt})
+        warnings = [str(warning) for warning in reloaded.warnings]
+        self._tell({"took": attempt, "warnings": warnings, "changed": sorted(reloaded.changed)})
 
-    async def _discard(self, attempt: int) -> None:
-        if self._preparing is not None and self._preparing[0] == attempt:
-            self._preparing[1].cancel()
-            await asyncio.wait([self._preparing[1]])
-        renewal, self._renewal = self._renewal, None
-        if renewal is not None:
-            await self._serving.discard(renewal[1])
+    async def _discard(self) -> None:
+        self._serving.reloads.bad += 1
+        if self._preparing is not None:
+            self._preparing.cancel()
+            await asyncio.wait([self._preparing])
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            await self._serving.discard(prepared)
 
     # Requests.
 
