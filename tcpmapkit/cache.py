@@ -52,7 +52,7 @@ class CacheOptions:
 class Answer:
     """An outcome on its way out. `expires` is until when its reply may be kept ready, 0 for not at
     all; `mark` names the cache entry it came from; `resolver` who answered; `matched` which kind of key
-    of a search was found."""
+    of a search was found; `cached` that it is no answer of the chain's to this lookup."""
 
     outcome: Outcome
     expires: float = 0.0
@@ -62,6 +62,7 @@ class Answer:
     stale: bool = False
     refresh: bool = False
     matched: int = 0
+    cached: bool = False
 
 
 class AnswerCache:
@@ -130,7 +131,7 @@ class AnswerCache:
                 outcome = Found(value, fresh_until - now, values=values, separator=separator)
                 refresh = bool(now >= refresh_at) and self._not_known(key, generation, now) is None
                 return Answer(
-                    outcome, refresh_at, generation, mark, "cache", refresh=refresh, matched=matched
+                    outcome, refresh_at, generation, mark, "cache", False, refresh, matched, cached=True
                 )
             if now < stale_until:
                 expired = self._stale(entry)
@@ -139,11 +140,11 @@ class AnswerCache:
             return None
         _, _, fresh_until, reason, permanent, mark = entry
         if reason is None:
-            return Answer(NotFound(fresh_until - now), fresh_until, generation, mark, "cache")
+            return Answer(NotFound(fresh_until - now), fresh_until, generation, mark, "cache", cached=True)
         if expired is not None:
             return expired
         failure = PermFail if permanent else TempFail
-        return Answer(failure(reason, fresh_until - now), resolver="cache")
+        return Answer(failure(reason, fresh_until - now), resolver="cache", cached=True)
 
     def _not_known(self, key: Hashable, generation: int, now: float) -> tuple[Any, ...] | None:
         """The entry that says "not found" or "failed", while it holds."""
@@ -161,7 +162,7 @@ class AnswerCache:
     def _stale(entry: tuple[Any, ...]) -> Answer:
         _, _, _, _, _, value, values, separator, matched, _ = entry
         stale = Found(value, 0.0, values=values, separator=separator)
-        return Answer(stale, resolver="cache", stale=True, matched=matched)
+        return Answer(stale, resolver="cache", stale=True, matched=matched, cached=True)
 
     def keep(self, key: Hashable, answer: Answer) -> Answer:
         """Remember an outcome of the chain for as long as the options and its own TTL allow.

@@ -15,6 +15,7 @@ __all__ = [
     "FAILURE_KINDS",
     "KNOWN",
     "LOWEST",
+    "OUTCOMES",
     "Counters",
     "FailureKind",
     "Histogram",
@@ -39,6 +40,9 @@ bug of the resolver; it was not asked, since its breaker is open."""
 
 FAILURE_KINDS: Final[tuple[FailureKind, ...]] = get_args(FailureKind)
 
+
+OUTCOMES: Final = ("found", "not_found", "temporary", "permanent")
+"""The outcomes of a lookup, as counters call them."""
 
 Known = Literal["found", "not_found"]
 """What an entry of the cache says of its key; a remembered failure counts as the second."""
@@ -124,7 +128,8 @@ class Outcomes:
     """How often a listener has told each outcome of one map.
 
     `ready_found` and `ready_not_found` count the replies that were found ready, the others those made
-    from a lookup.
+    from a lookup. Of these, `cached` came from the map's cache, and of those found `stale` ones past their
+    time. `latency` is of those made from a lookup.
     """
 
     ready_found: int = 0
@@ -133,6 +138,9 @@ class Outcomes:
     not_found: int = 0
     temporary: int = 0
     permanent: int = 0
+    stale: int = 0
+    cached: dict[str, int] = attrs.Factory(lambda: dict.fromkeys(OUTCOMES, 0))
+    latency: Histogram = attrs.Factory(Histogram)
 
 
 @attrs.define(eq=False)

@@ -46,6 +46,7 @@ class PolicyService(Service):
 
     def ask(self, request: Lookup, answered: Callable[[Answer], None]) -> Answer | None:
         """As `Service.ask`, with the key that the listener makes."""
+        request.began = self.clock()
         stage = request.attributes.get("protocol_state")
         if self.stage is not None and stage != self.stage:
             text = "asked at stage %s, and meant for %s: see the smtpd_*_restrictions in main.cf"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import attrs
 
 from tcpmapkit.cache import Answer
-from tcpmapkit.counters import Counters, Outcomes
+from tcpmapkit.counters import LOWEST, OUTCOMES, Counters, Outcomes
 from tcpmapkit.protocols.framing import Codec, Lookup
-from tcpmapkit.query import Found, NotFound, Outcome, PermFail, Query
+from tcpmapkit.query import Found, NotFound, Outcome, PermFail, Query, TempFail
 from tcpmapkit.seldom import Seldom
 from tcpmapkit.step_failures import INTERNAL_ERROR
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["ServedMap", "Service"]
 
 _UNKNOWN_MAP: Final = PermFail("unknown map")
+
+_CALLED: Final[Mapping[type, str]] = dict(zip((Found, NotFound, TempFail, PermFail), OUTCOMES, strict=True))
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +87,7 @@ class Service:
 
     def ask(self, request: Lookup, answered: Callable[[Answer], None]) -> Answer | None:
         """The answer at once; or None, and `answered` is called with it later, as `ServedMap.ask` does."""
+        request.began = self.clock()
         asked = self.maps.get(request.map)
         if asked is None:
             known = ", ".join(self.maps)
@@ -103,6 +106,15 @@ class Service:
         reply = self.encode(outcome, codec)
         counted = self._outcomes.get(request.map, self.counters.no_map)
         kind = type(outcome)
+        elapsed = self.clock() - request.began
+        if elapsed <= LOWEST:
+            counted.latency.quick += 1
+            counted.latency.total += elapsed
+        else:
+            counted.latency.observe(elapsed)
+        if answer.cached:
+            counted.cached[_CALLED[kind]] += 1
+            counted.stale += answer.stale
         if kind is Found:
             counted.found += 1
             if reply is codec.reply_too_long:

@@ -9,12 +9,16 @@ import pytest
 
 from tcpmapkit import Found, LookupPermFail, LookupTempFail, Miss, NotFound, PermFail, TempFail
 from tcpmapkit.breaker import THRESHOLD, Breaker
-from tcpmapkit.counters import BOUNDS, Histogram, StepCounters
+from tcpmapkit.cache import CacheOptions
+from tcpmapkit.connection import Connection
+from tcpmapkit.counters import BOUNDS, Histogram, Outcomes, StepCounters
+from tcpmapkit.maps import Map
 from tcpmapkit.step import Step, WaitingStep
 from tcpmapkit.template import Template
 from tcpmapkit.testing import FakeClock
 from tcpmapkit.threads import TooBusy
-from tests.chains import Hangs, Says, inline, question, waiting
+from tests.chains import Hangs, Says, a_map, inline, question, turns, waiting
+from tests.serving import HeldMap, Transport, make_service
 
 both_kinds = pytest.mark.parametrize("make", [inline, waiting])
 
@@ -159,3 +163,155 @@ class _Slow(Says):
     async def resolve(self, query: Any) -> Any:
         self.clock.advance(0.3)
         return Found("x")
+
+
+# ---- maps
+
+CACHE = CacheOptions(ttl=60, negative_ttl=60, error_ttl=5, stale=600, jitter=0.0)
+
+
+async def test_lookups_that_wait_for_another_are_counted() -> None:
+    clock = FakeClock()
+    step = waiting(Hangs())
+    map = a_map(step, clock=clock)
+    tasks = [asyncio.ensure_future(map.lookup(map.query("k"))) for _ in range(3)]
+    await turns()
+    assert (map.counters.joined, step.counters.asked) == (2, 0)
+    await map.stop()
+    await asyncio.wait(tasks)
+
+
+async def test_renewals_ahead_of_time_are_counted() -> None:
+    clock = FakeClock()
+    map = a_map(waiting(Found("x")), clock=clock, cache=CacheOptions(ttl=60, refresh_ahead=True, jitter=0.0))
+    await map.lookup(map.query("k"))
+    clock.advance(55)
+    await map.lookup(map.query("k"))
+    await turns()
+    assert map.counters.renewals == 1
+
+
+@pytest.mark.parametrize(("answer", "kind"), [(Found("x"), "found"), (None, "not_found")])
+async def test_entries_that_make_room_are_counted_and_those_that_expire_or_are_freed_are_not(
+    answer: Any, kind: str
+) -> None:
+    clock = FakeClock()
+    options = CacheOptions(max_size=5000, negative_max_size=5000, jitter=0.0)
+    map = a_map(inline(answer), clock=clock, cache=options)
+    for number in range(20):
+        await map.lookup(map.query(f"key{number}"))
+    assert map.cache is not None
+    kept = sum(map.cache.count)
+    assert 0 < kept < 20
+    expected = {"found": 0, "not_found": 0, kind: 20 - kept}
+    assert map.counters.evicted == expected
+    clock.advance(1e6)
+    await map.lookup(map.query("key19"))
+    await map.dismantle()
+    assert map.counters.evicted == expected
+
+
+async def test_what_is_counted_of_a_map_outlives_that_its_cache_is_emptied() -> None:
+    clock = FakeClock()
+    map = a_map(inline(Found("x")), clock=clock, cache=CacheOptions(max_size=1200, jitter=0.0))
+    for _ in range(2):
+        for number in range(5):
+            await map.lookup(map.query(f"key{number}"))
+        map.forget()
+    assert map.counters.evicted["found"] >= 4
+
+
+# ---- listeners
+
+
+class Line:
+    """A connection to a listener with one map."""
+
+    def __init__(self, map: Any, clock: FakeClock) -> None:
+        self.service, self.replies, _ = make_service(map, clock)
+        self.transport = Transport()
+        self.connection = self.transport.connection = Connection(self.service)
+        self.connection.connection_made(self.transport)  # type: ignore[arg-type]
+
+    @property
+    def outcomes(self) -> Outcomes:
+        return self.service.counters.of(next(iter(self.service.maps.values())).name)
+
+    async def ask(self, key: str) -> bytes:
+        self.transport.written.clear()
+        self.connection.data_received(f"get {key}\n".encode())
+        await turns()
+        return self.transport.bytes
+
+
+class SlowMap(HeldMap):
+    """Takes some time to answer."""
+
+    def __init__(self, clock: FakeClock, seconds: float) -> None:
+        super().__init__(k=Found("v"), p=PermFail("wrong"), f=TempFail("down"))
+        self.clock, self.seconds = clock, seconds
+
+    def ask(self, query: Any, answered: Any) -> Any:
+        self.clock.advance(self.seconds)
+        return super().ask(query, answered)
+
+
+@pytest.mark.parametrize("key", ["k", "no", "p", "f"])
+async def test_the_time_from_a_request_to_its_reply_is_counted(key: str) -> None:
+    clock = FakeClock()
+    line = Line(SlowMap(clock, 0.3), clock)
+    await line.ask(key)
+    latency = line.outcomes.latency
+    assert (latency.counts[BOUNDS.index(0.5)], sum(latency.counts)) == (1, 1)
+    assert latency.total == pytest.approx(0.3)
+
+
+async def test_the_time_of_a_lookup_that_waits_is_counted_when_it_is_answered() -> None:
+    clock = FakeClock()
+    map = HeldMap()
+    line = Line(map, clock)
+    await line.ask("slow")
+    clock.advance(2.0)
+    assert sum(line.outcomes.latency.counts) == 0
+    map.answer("slow")
+    assert line.outcomes.latency.counts[BOUNDS.index(2.5)] == 1
+
+
+async def test_ready_replies_cost_no_look_at_the_clock_for_the_histogram() -> None:
+    clock = FakeClock()
+    map = SlowMap(clock, 0.0)
+    map.expires = clock() + 60
+    line = Line(map, clock)
+    for _ in range(3):
+        await line.ask("k")
+    assert (line.outcomes.ready_found, line.outcomes.found, sum(line.outcomes.latency.counts)) == (2, 1, 1)
+
+
+async def test_answers_of_the_cache_are_told_from_fresh_ones() -> None:
+    clock = FakeClock()
+    step = waiting(Found("x"))
+    map: Map = a_map(step, clock=clock, cache=CACHE)
+    line = Line(map, clock)
+    told = []
+
+    async def ask(*keys: str) -> None:
+        for key in keys:
+            await line.ask(key)
+            line.replies.kept.clear()
+        told.append(dict(line.outcomes.cached))
+
+    await ask("k", "k", "k")
+    step.resolver.answer = None
+    await ask("no", "no")
+    step.resolver.answer = TempFail("down")
+    await ask("f", "f", "f")
+    clock.advance(61)
+    await ask("k", "k")  # stale: the chain was asked in vain, then its failure is remembered
+    nothing = {"found": 0, "not_found": 0, "temporary": 0, "permanent": 0}
+    assert told == [
+        nothing | {"found": 2},
+        nothing | {"found": 2, "not_found": 1},
+        nothing | {"found": 2, "not_found": 1, "temporary": 2},
+        nothing | {"found": 4, "not_found": 1, "temporary": 2},
+    ]
+    assert (line.outcomes.stale, map.counters.stale) == (2, 2)

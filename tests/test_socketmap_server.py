@@ -230,9 +230,13 @@ async def test_outcomes_are_counted_by_map(
             await peer.ask(encode_request("routes", "no"), MISSING)
             await peer.ask(encode_request("nowhere", "k"), UNKNOWN)
     counters = server.counters[0]
-    assert attrs.asdict(counters.of("aliases")) == attrs.asdict(Outcomes(ready_found=2, found=1, temporary=2))
-    assert attrs.asdict(counters.of("routes")) == attrs.asdict(Outcomes(not_found=2))
-    assert attrs.asdict(counters.no_map) == attrs.asdict(Outcomes(permanent=2))
+    assert told(counters.of("aliases")) == {"ready_found": 2, "found": 1, "temporary": 2}
+    assert told(counters.of("routes")) == {"not_found": 2}
+    assert told(counters.no_map) == {"permanent": 2}
+
+
+def told(outcomes: Outcomes) -> dict[str, int]:
+    return {name: times for name, times in attrs.asdict(outcomes).items() if type(times) is int and times}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -59,13 +59,15 @@ class Lookup:
     """A well-formed request: the decoded `key`, and `raw`, all its bytes as they came, its end included.
 
     `map` is the name of the map that is asked, "" where the endpoint has a single one. `attributes` are
-    those of a policy request, whose key is the listener's to make of them.
+    those of a policy request, whose key is the listener's to make of them. `began` is when it was asked, by
+    the server's clock.
     """
 
     key: str
     raw: bytes
     map: str = ""
     attributes: Mapping[str, str] = _NO_ATTRIBUTES
+    began: float = attrs.field(default=0.0, init=False, eq=False)
 
 
 @final
