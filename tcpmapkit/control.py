@@ -87,10 +87,12 @@ class Control:
         return {"snapshot": snapshot(self._serving, self._worker)}
 
     async def _reload(self, command: Command) -> Answer:
+        if not self._serving.ready:
+            return {"error": "the server is starting or stopping", "kind": "unavailable"}
         done = await self._serving.reload(force=bool(command.get("force")))
         return {
             "ok": not done.errors,
-            "file": str(self._serving.site.document.path),
+            "file": str(self._serving.site.document.path.absolute()),
             "errors": [str(error) for error in done.errors],
             "warnings": [str(warning) for warning in done.warnings],
             "changed": sorted(done.changed),

@@ -38,7 +38,7 @@ def status_of(serving: Serving, worker: int, started_at: float) -> dict[str, Any
         "pid": os.getpid(),
         "ready": serving.ready,
         "started_at": started_at,
-        "file": str(site.document.path),
+        "file": str(site.document.path.absolute()),
         "loaded_at": serving.loaded_at,
         "reloads": {"good": serving.reloads.good, "bad": serving.reloads.bad},
         "max_connections": server.max_connections,

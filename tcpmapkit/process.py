@@ -147,7 +147,8 @@ def identity_mistakes(config: Config) -> list[ConfigError]:
     """The users and groups of a configuration that do not exist on this machine."""
     server = config.server
     finders: list[Callable[[], object]] = [partial(find_identity, server.user, server.group)]
-    finders += [partial(find_owner, one.owner, one.group, one.path) for one in config.listeners]
+    owned = [*config.listeners, *([config.admin] if config.admin is not None else ())]
+    finders += [partial(find_owner, one.owner, one.group, one.path) for one in owned]
     errors = []
     for find in finders:
         try:

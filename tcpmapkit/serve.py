@@ -11,13 +11,15 @@ import contextlib
 import gc
 import logging
 import signal
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from tcpmapkit.inherited import inherited_sockets
 from tcpmapkit.process import find_identity
 from tcpmapkit.serving import Serving
+from tcpmapkit.systemd import Notifier, keep_alive
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig
@@ -60,29 +62,51 @@ async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> No
     find_identity(config.user, config.group)  # told before a large table is loaded
     serving = Serving(site)
     started = False
+    async with controlled(serving):
+        try:
+            serving.server.bind()
+            if not await before(stopping, site.start()):
+                return
+            serving.server.drop_privileges()
+            started = True
+            gc.collect()  # of what building has left, for nothing of it is found after this:
+            gc.freeze()  # tables stay: to look for garbage in them would stop everybody
+            site.plugins.startup(site.config)
+            await serving.start()
+            ready(
+                [
+                    _as_bound(listener, at)
+                    for listener, at in zip(site.config.listeners, serving.server.addresses, strict=True)
+                ]
+            )
+            with reloading(serving):
+                await stopping.wait()
+        finally:
+            await serving.stop()
+            if started:
+                gc.unfreeze()
+                site.plugins.shutdown()
+
+
+@contextlib.asynccontextmanager
+async def controlled(serving: Serving) -> AsyncIterator[None]:
+    """Answer at the endpoint of ``[admin]``, if there is one: already while tables are loaded, and until the
+    last connection is closed."""
+    config = serving.site.config.admin
+    if config is None:
+        yield
+        return
+    from tcpmapkit.admin.endpoint import AdminEndpoint
+    from tcpmapkit.control import Control
+
+    control = Control(serving)
+    endpoint = AdminEndpoint(config, control.ask_alone, control.answer)
+    endpoint.bind()
     try:
-        serving.server.bind()
-        if not await before(stopping, site.start()):
-            return
-        serving.server.drop_privileges()
-        started = True
-        gc.collect()  # of what building has left, for nothing of it is found after this:
-        gc.freeze()  # tables stay: to look for garbage in them would stop everybody
-        site.plugins.startup(site.config)
-        await serving.start()
-        ready(
-            [
-                _as_bound(listener, at)
-                for listener, at in zip(site.config.listeners, serving.server.addresses, strict=True)
-            ]
-        )
-        with reloading(serving):
-            await stopping.wait()
+        await endpoint.start()
+        yield
     finally:
-        await serving.stop()
-        if started:
-            gc.unfreeze()
-            site.plugins.shutdown()
+        await endpoint.stop()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from tcpmapkit import systemd
 from tcpmapkit.config import read_document
 from tcpmapkit.errors import ConfigError, ConfigErrors
 from tcpmapkit.held import HeldTables, Place
@@ -18,6 +19,7 @@ from tcpmapkit.plugin_sources import drop_in_files
 from tcpmapkit.process import StartError
 from tcpmapkit.renewal import Renewal, renew
 from tcpmapkit.server import ListenerChange, Server
+from tcpmapkit.systemd import Notifier
 from tcpmapkit.watching import TableWatch
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ class Serving:
             site.config.server, [(one, site.served_by(one)) for one in site.config.listeners], accepts=accepts
         )
         self.reloads = Reloads()
+        #: Who is told of reloads and of held tables.
+        self.notifier = Notifier()
         #: Whether lookups are answered: from the start to the order to stop.
         self.ready = False
         #: When the configuration that is served was loaded, in seconds since 1970.
@@ -94,6 +98,12 @@ class Serving:
     def held(self) -> Mapping[Place, ConfigError]:
         """The tables that keep contents which their files no longer have, and why."""
         return self._tables.reasons
+
+    @property
+    def status(self) -> str:
+        """What is served, in one line."""
+        maps, listeners = len(self.site.maps.maps), len(self.site.config.listeners)
+        return systemd.serving(maps, listeners, held=len(self.held))
 
     async def start(self) -> None:
         """Begin to serve a site that is started."""
@@ -121,12 +131,16 @@ class Serving:
     async def reload(self, *, force: bool = False) -> Reloaded:
         """Take the configuration as its file now is, if there is nothing wrong with it. `force`: whatever its
         tables have lost. What becomes of it is logged."""
+        self.notifier.reloading()
         try:
             document = await asyncio.to_thread(read_document, self.site.document.path)
             prepared = await self.prepare(document, force=force)
+            return await self.take(prepared)
         except ConfigError as error:
             return self.refuse(error)
-        return await self.take(prepared)
+        finally:
+            if self.ready:
+                self.notifier.ready(self.status)
 
     def refuse(self, error: ConfigError) -> Reloaded:
         """Log and count a configuration that is not taken."""
@@ -169,7 +183,7 @@ class Serving:
         renewal = prepared.renewal
         self._swap(prepared)
         self._one_at_a_time.release()
-        self._tables.become({})
+        self._hold({})
         self.reloads.good += 1
         self.loaded_at = time.time()
         warnings = (*renewal.warnings, *self._needs_a_restart())
@@ -203,6 +217,8 @@ class Serving:
             for name in _AT_START
             if getattr(before.server, name) != getattr(now.server, name)
         ]
+        if before.admin != now.admin:
+            warnings.append(ConfigError(text, path=("admin",)))
         if before.plugins != now.plugins:
             warnings.append(ConfigError(text, path=("plugins",)))
         elif _identities(now.plugins.directory) != self._plugin_files:
@@ -216,7 +232,7 @@ class Serving:
         """Take the tables whose files have changed; the names of the maps that are new. Those that are wrong
         keep the contents that they have (`held`). `force`: whatever they have lost."""
         renewal = await self._renew_tables(force)
-        self._tables.become(renewal.held)
+        self._hold(renewal.held)
         return renewal.changed
 
     async def _tables_changed(self, final: bool) -> bool:
@@ -224,7 +240,7 @@ class Serving:
         renewal = await self._renew_tables()
         well = not self._tables.is_news(renewal.held)
         if well or final:
-            self._tables.become(renewal.held)
+            self._hold(renewal.held)
         return well
 
     async def _renew_tables(self, force: bool = False) -> Renewal:
@@ -239,6 +255,12 @@ class Serving:
             if renewal.changed:
                 _log.info("tables have changed: %s", ", ".join(sorted(renewal.changed)))
             return renewal
+
+    def _hold(self, held: Mapping[Place, ConfigError]) -> None:
+        before = len(self.held)
+        self._tables.become(held)
+        if len(held) != before:
+            self.notifier.status(self.status)
 
     def _watch_tables(self) -> None:
         self._watch.update(one.resolver for one in self.site.maps.steps)
