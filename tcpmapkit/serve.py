@@ -61,10 +61,12 @@ async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> No
     config = site.config.server
     find_identity(config.user, config.group)  # told before a large table is loaded
     serving = Serving(site)
+    serving.notifier = notifier = Notifier.from_environment()
     started = False
     async with controlled(serving):
         try:
             serving.server.bind()
+            notifier.status("loading tables")
             if not await before(stopping, site.start()):
                 return
             serving.server.drop_privileges()
@@ -79,13 +81,17 @@ async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> No
                     for listener, at in zip(site.config.listeners, serving.server.addresses, strict=True)
                 ]
             )
-            with reloading(serving):
+            inherited_sockets().warn_of_left()
+            notifier.ready(serving.status)
+            with keep_alive(notifier, asyncio.get_running_loop()), reloading(serving):
                 await stopping.wait()
         finally:
+            notifier.stopping()
             await serving.stop()
             if started:
                 gc.unfreeze()
                 site.plugins.shutdown()
+            notifier.close()
 
 
 @contextlib.asynccontextmanager
