@@ -166,6 +166,7 @@ class _Builder:
             clock=self.built.clock,
             observer=self.plugins.query_resolved,
             counters=self.built.map_counters[config.name],
+            slow=self.config.log.slow_lookup,
         )
 
     def _same_as_before(self, name: str) -> Map | None:

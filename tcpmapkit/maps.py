@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
@@ -21,9 +20,9 @@ from tcpmapkit.cache import Answer, AnswerCache, CacheOptions
 from tcpmapkit.counters import MapCounters
 from tcpmapkit.flight import Answered, Flight
 from tcpmapkit.generation import Generation
+from tcpmapkit.map_log import MapLog
 from tcpmapkit.observing import Observer, observed
 from tcpmapkit.query import Address, Miss, NotFound, Outcome, PermFail, Query, TempFail
-from tcpmapkit.seldom import Seldom
 from tcpmapkit.step_failures import INTERNAL_ERROR
 
 __all__ = ["Map"]
@@ -42,8 +41,9 @@ _STOPPED: Final = TempFail("shutting down")
 class Map:
     """A named lookup table.
 
-    `deadline` is in seconds; `cache` None switches the cache and the ready replies off; `split`
-    cuts a key into its parts; `clock` gives seconds and is the loop's in a server.
+    `deadline` is in seconds, and so is `slow`, after which a lookup is logged; `cache` None switches
+    the cache and the ready replies off; `split` cuts a key into its parts; `clock` gives seconds and is
+    the loop's in a server.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Map:
         clock: Callable[[], float] = time.monotonic,
         observer: Observer | None = None,
         counters: MapCounters | None = None,
+        slow: float = 1.0,
     ) -> None:
         self.name = name
         self.deadline = deadline
@@ -67,9 +68,8 @@ class Map:
         self.counters = counters or MapCounters()
         self._cache = AnswerCache(cache, clock, counters=self.counters) if cache is not None else None
         self._current = attrs.evolve(generation, number=next(_numbers))
-        self._log = logging.getLogger(f"tcpmapkit.map.{name}")
+        self._log = MapLog(name, clock, slow)
         self._under_way: set[Flight] = set()
-        self._said = Seldom()
 
     @property
     def generation(self) -> int:
@@ -200,7 +200,7 @@ class Map:
 
     def _depart(self, query: Query, key: Hashable, generation: Generation, rest: Callable[[], Any]) -> Flight:
         """Let the part of the lookup that waits run on its own."""
-        flight = Flight()
+        flight, began = Flight(), self.clock()
         place: Hashable = key if key is not None else flight  # not to be joined, but known to `stop`
         generation.flights[place] = flight
         self._under_way.add(flight)
@@ -209,8 +209,8 @@ class Map:
             outcome: Outcome | Miss = _STOPPED
             try:
                 outcome = await rest()
-            except Exception:
-                self._log.exception("a chain raised, which no chain may")
+            except Exception as error:
+                self._log.raised(error)
                 outcome = INTERNAL_ERROR
             finally:
                 land(outcome)
@@ -224,10 +224,11 @@ class Map:
                 del generation.flights[place]
             # What was forgotten while it was under way is told, and not remembered.
             answer = self._settle(outcome, query, key if joined else None, generation)
+            self._log.landed(query, answer, began)
             flight.land(self._note(answer, flight.waiting))
 
         def give_up() -> None:
-            self._log.error("a lookup ignored its deadline and was given up")
+            self._log.given_up()
             flight.abandon()
             land(_TIMED_OUT)
 
@@ -260,8 +261,7 @@ class Map:
         """Count and log an answer that is told `times` times, if it is a stale one."""
         if answer.stale and times:
             self.counters.stale += times
-            text = "map %s: the chain fails, and a stale answer is served"
-            self._said.log(self._log, logging.WARNING, "stale", self.clock(), text, self.name)
+            self._log.stale()
         return answer
 
     async def lookup(self, query: Query, *, inner: bool = False) -> Outcome:

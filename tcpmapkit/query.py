@@ -189,7 +189,8 @@ class Query:
     `answered_by` is the name of the step that answered, "" before that; `matched` says which kind of
     key of a search was found; `unchanged_by` is the folding that is known to leave the key as it is, so
     that only the first step of a chain tries. `origin` is the first question of the lookup that this one
-    was made for, None when it is that itself; there resolvers keep in `work` what they have done for it.
+    was made for, None when it is that itself; there resolvers keep in `work` what they have done for it,
+    and steps in `waited` that they took long: map, step, seconds.
     """
 
     key: str
@@ -203,6 +204,7 @@ class Query:
     trace: list[Any] | None = None
     origin: Query | None = attrs.field(default=None, repr=False)
     work: Any = attrs.field(default=None, init=False, repr=False)
+    waited: tuple[tuple[str, str, float], ...] = attrs.field(default=(), init=False, repr=False)
     answered_by: str = attrs.field(default="", init=False)
     matched: int = attrs.field(default=0, init=False)
     unchanged_by: Callable[[str], str] | None = attrs.field(default=None, init=False, repr=False)

@@ -65,7 +65,8 @@ class Context:
 
     def warn_seldom(self, subject: str, text: str, *args: object) -> None:
         """Log the warning ``text % args`` unless one about `subject` was logged within the last minute; a
-        line says how many were left out. For what a key can bring about: `subject` itself is never made of one."""
+        line says how many were left out. For what a key can bring about; `subject` itself is never made of
+        one."""
         self._said.log(self.logger, logging.WARNING, subject, self.clock(), text, *args)
 
     def show_key(self, key: str) -> str:

@@ -213,10 +213,7 @@ class InlineStep(Step):
                 counters.latency.observe(elapsed)
             if elapsed > SLOW_CALL:
                 counters.slow_calls += 1
-                text = "%s held up the server for %.0f ms"
-                self.log.say(
-                    logging.WARNING, "slow", own, text, self.name, elapsed * 1000, elapsed=round(elapsed, 3)
-                )
+                self.log.held_up(own, elapsed)
         return answer if query.trace is None else self._traced(query, asked, answer, began)
 
 
@@ -278,7 +275,10 @@ class WaitingStep(Step):
             if type(answer) in _ANSWERS:
                 self._answered(own)
             taken = self._finish(answer, own)
-        self.counters.latency.observe(asked.clock() - began)
+        elapsed = asked.clock() - began
+        self.counters.latency.observe(elapsed)
+        if self.leaf:
+            self.log.waited(own, elapsed)
         return taken
 
     def _answered(self, own: Query) -> None:

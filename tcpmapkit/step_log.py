@@ -13,6 +13,9 @@ from tcpmapkit.shown import texts_of
 
 __all__ = ["StepLog"]
 
+#: A wait of so many seconds is named when the lookup was slow.
+_LONG: Final = 0.1
+
 _FAILING: Final = "%s is failing: %s"
 _OPEN: Final = "%s has failed %d times in a row: it is asked once a second until it answers; the last was: %s"
 _RECOVERED: Final = "%s has recovered after %.1f s, in which %d lookups failed"
@@ -60,6 +63,17 @@ class StepLog:
         """A mistake of the resolver's: a line for each type of exception, with its traceback."""
         subject = "rubbish" if error is None else type(error).__name__
         self._told |= self.say(logging.ERROR, subject, query, text, self.name, *args, exc_info=error)
+
+    def held_up(self, query: Query, elapsed: float) -> None:
+        """A call that should be quick held up everybody for `elapsed` seconds."""
+        text = "%s held up the server for %.0f ms"
+        self.say(logging.WARNING, "slow", query, text, self.name, elapsed * 1000, elapsed=round(elapsed, 3))
+
+    def waited(self, query: Query, elapsed: float) -> None:
+        """It took `elapsed` seconds: noted for the line about the whole lookup, if that was slow."""
+        if elapsed > _LONG:
+            whole = query.origin or query
+            whole.waited += ((query.map, self.name, elapsed),)
 
     def failed_lookup(self, failure: Failure, query: Query) -> None:
         """A failure that is this lookup's own and says nothing of others."""

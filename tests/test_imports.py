@@ -29,7 +29,7 @@ LAYERS = """
     chain
     cache ready flight key_search generation plugin_sources plugins
     config
-    observing
+    observing map_log
     maps map_reference
     build build_chain binding built_maps built_step make_resolver http_client
     * resolvers
