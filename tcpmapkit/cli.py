@@ -80,7 +80,7 @@ def run(file: Path | None, stdio: str | None) -> None:
                 print_line(ready_line(one.at(listener), queue))
 
         try:
-            set_up_log(log.to, log.level, log.format)
+            set_up_log(log.to, log.level, log.format, log.log_keys)
             if worker_count(site.config.server.workers) > 1:
                 from tcpmapkit.workers.parent import serve_with_workers
 
