@@ -8,6 +8,7 @@ command is wrong, ``"unknown"`` when it names what there is not, ``"unavailable"
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from tcpmapkit.serving import Serving
 
 __all__ = ["Answer", "AskAll", "Command", "Control", "merged"]
+
+_log = logging.getLogger(__name__)
 
 Command = dict[str, Any]
 Answer = dict[str, Any]
@@ -104,6 +107,8 @@ class Control:
             _check_key(key)
         forgotten = map.forget(key)
         self._serving.server.forget_ready()
+        what = "everything" if key is None else "one key"
+        _log.info("purge: map %s: %s: %d answers forgotten", map.name, what, forgotten)
         return {"map": map.name, "forgotten": forgotten, "referring": self._referring(map.name)}
 
     def _referring(self, name: str) -> list[str]:

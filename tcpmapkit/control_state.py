@@ -103,6 +103,7 @@ def tables_of(serving: Serving) -> list[dict[str, Any]]:
     """The tables that are in files. Asks the file system whether they are as they were loaded, and waits
     for it."""
     tables = []
+    hide = serving.site.document.secrets.hide  # what is from the environment is never shown, be it of a path
     for one in serving.site.maps.steps:
         files = getattr(one.resolver, "files", ())
         if not files:
@@ -112,7 +113,7 @@ def tables_of(serving: Serving) -> list[dict[str, Any]]:
             {
                 "map": one.place[0],
                 "step": one.place[1],
-                "files": [str(file) for file in files],
+                "files": [hide(str(file)) for file in files],
                 "rows": getattr(one.resolver, "rows", None),
                 "loaded_at": getattr(one, "loaded_at", None),
                 "current": bool(one.resolver.is_current()) if hasattr(one.resolver, "is_current") else None,
