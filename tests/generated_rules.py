@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-__all__ = ["key", "table"]
+__all__ = ["key", "pattern", "table"]
 
 # Words with a case, with other cases in Unicode than in ASCII, and the places where a match hangs.
 _WORDS = [
@@ -96,13 +96,14 @@ _PIECES = [
 ]
 
 
-def _pattern(random: Random, syntax: str, depth: int = 0) -> str:
+def pattern(random: Random, syntax: str, depth: int = 0) -> str:
+    """One pattern."""
     parts = []
     for _ in range(random.randint(1, 4)):
         if depth > 2 or random.random() < 0.75:
             parts.append(random.choice(_PERL if syntax == "pcre" else _POSIX))
         else:
-            options = [_pattern(random, syntax, depth + 1) for _ in range(random.randint(1, 3))]
+            options = [pattern(random, syntax, depth + 1) for _ in range(random.randint(1, 3))]
             parts.append(f"{random.choice(_OPENINGS[syntax])}{'|'.join(options)})")
         parts.append(random.choice(_REPEATS))
     return "".join(parts)
@@ -113,13 +114,13 @@ def table(random: Random, syntax: str, most: int) -> str:
     lines: list[str] = []
     depth = 0
     for number in range(random.randint(1, most)):
-        pattern = _pattern(random, syntax)
+        text = pattern(random, syntax)
         if syntax == "pcre" and random.random() < 0.1:
-            pattern = f"(*UTF){pattern}"
+            text = f"(*UTF){text}"
         flags = "".join(
             random.sample("imsxAEU" if syntax == "pcre" else "imx", random.choice([0, 0, 0, 1, 2]))
         )
-        written = f"{random.choice(['', '', '', '', '!'])}/{pattern}/{flags}"
+        written = f"{random.choice(['', '', '', '', '!'])}/{text}/{flags}"
         kind = random.random()
         if kind < 0.14:
             lines.append(f"if {written}")
@@ -128,7 +129,7 @@ def table(random: Random, syntax: str, most: int) -> str:
             lines.append("endif")
             depth -= 1
         elif kind < 0.3 and syntax == "regexp":
-            lines.append(f"/{pattern}/{flags}!/{_pattern(random, syntax)}/ answer{number}")
+            lines.append(f"/{text}/{flags}!/{pattern(random, syntax)}/ answer{number}")
         else:
             lines.append(f"{written} answer{number}")
     return "\n".join([*lines, *["endif"] * depth, ""])

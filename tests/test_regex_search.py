@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import attrs
 import pytest
 
 from tcpmapkit import Found, Query
@@ -116,7 +117,8 @@ def test_a_rule_that_is_not_tried_would_not_have_matched(syntax: str) -> None:
     for _ in range(150):
         text = generated_rules.table(random, syntax, 20)
         rules = read(text, syntax, effort)
-        chosen, every = (Table.of(rules, effort, prefilter=wanted) for wanted in (True, False))
+        chosen = Table.of(rules, effort, prefilter=True)
+        every = attrs.evolve(Table.of(rules, effort, prefilter=False), parts=())
         for _ in range(25):
             key = generated_rules.key(random).encode()
             answer = every.find(key, Query(""), lambda condition, error: None)
@@ -130,6 +132,92 @@ def test_a_rule_that_is_not_tried_would_not_have_matched(syntax: str) -> None:
                     assert not met([*conditions, leaf.rule.condition], key, effort), (text, key, number)
     assert found > 1000
     assert left_out > 5000
+
+
+@pytest.mark.parametrize("syntax", ["pcre", "regexp"])
+@pytest.mark.parametrize("begins", ["^", "[0-9a]", "^.?", "", "(^)", "(?x)^ "])
+def test_rules_tried_at_once_answer_as_each_by_itself(syntax: str, begins: str) -> None:
+    if syntax == "regexp":
+        begins = begins.replace("(?x)", "")
+    random = Random(begins)
+    effort = Effort(20_000)
+    found = left_out = 0
+    for _ in range(40):
+        text = "".join(
+            f"{random.choice(['', '', '', '', '', '!'])}/{begins}{generated_rules.pattern(random, syntax)}/"
+            f"{random.choice(['', '', '', '', '', 'i', 'x'])} answer{number}\n"
+            for number in range(40)
+        )
+        rules = read(text, syntax, effort)
+        together = Table.of(rules, effort, prefilter=False)
+        alone = attrs.evolve(together, parts=())
+        both = Table.of(rules, effort, prefilter=True)
+        for _ in range(20):
+            key = generated_rules.key(random).encode()
+            answer = alone.find(key, Query(""), lambda condition, error: None)
+            assert together.find(key, Query(""), lambda condition, error: None) == answer, (text, key)
+            assert both.find(key, Query(""), lambda condition, error: None) == answer, (text, key)
+            found += answer is not None
+            left_out += sum(len(part.numbers) - len(part.left(key)) for part in together.parts)
+    assert found > 100
+    assert left_out > (500 if begins in ("^", "[0-9a]") else -1)
+
+
+def test_long_tables_of_rules_without_a_text_answer_as_postfix_does(postfix: Postfix, tmp_path: Path) -> None:
+    if "pcre" not in postfix.map_types:
+        missing_server("this Postfix has no pcre tables")
+    random = Random(5)
+    lines = []
+    for number in range(300):
+        lines.append(f"/^[a-z]{{{random.randint(1, 9)}}}[0-9]{{{number % 3}}}@/ letters{number}")
+        if number % 50 == 49:
+            lines += [f"if /^[{'acf'[number % 3]}x]/", "/^.(.).*@[a-z]$/ $1", "!/[a-y]/ none", "endif"]
+        if number % 40 == 39:
+            lines.append(f"/[{number % 10}]-[0-9]+/ digits{number}")
+    path = tmp_path / "table"
+    path.write_text("\n".join(random.sample(lines[:300], 300)) + "\n")
+    keys = {
+        "".join(random.choice("acxyz01-9") for _ in range(random.randint(1, 11)))
+        + "@"
+        + random.choice("ab-1")
+        for _ in range(500)
+    }
+    resolver = Regex(path=path)
+    load(resolver)
+    ours = {key: resolver.resolve(Query(key)) for key in keys}
+    answers = {key: outcome.value if isinstance(outcome, Found) else None for key, outcome in ours.items()}
+    assert answers == postfix.ask(f"pcre:{path}", list(answers))
+    assert len([part for part in resolver._table.parts if part.search is not None]) > 10
+
+
+@pytest.mark.parametrize(
+    ("patterns", "searches"),
+    [
+        (["^.", "^..", "^...", "^a?b?"], 1),
+        (["^.", "^..", "^..."], 0),
+        (["^.", "^..", "^...", "^(.)\\1"], 0),
+        (["^(?<n>.)", "^(?<n>.).", "^(?<n>.)..", "^(?<n>.)..."], 0),
+        (["[0-9]", "[0-9]2", "(1|2)", "[a-c]+"], 0),
+        (["[0-9]", "[0-9]2", "1[12]", "[a-c]+"], 1),
+        (["^.(*PRUNE)"] * 9, 0),
+        (["^.(?#"] + ["^."] * 3, 0),
+        (["^(?x). # x"] + ["^."] * 3, 0),
+        (["^.\\Q|"] + ["^."] * 4, 1),
+    ],
+)
+def test_which_rules_are_tried_at_once(patterns: list[str], searches: int) -> None:
+    effort = Effort()
+    table = Table.of(read("".join(f"/{pattern}/ x\n" for pattern in patterns), "pcre", effort), effort, False)
+    assert len([part for part in table.parts if part.search is not None]) == searches
+
+
+def test_a_search_for_several_rules_that_needs_too_many_steps_leaves_them_to_be_tried_one_by_one() -> None:
+    rules = [InlineRule(f"^[^@]*[^@]*[^@]{{{number}}}[0-9]$", "slow") for number in range(8)]
+    resolver = Regex(rules=(*rules, InlineRule("^[^@]*[!?]$", "found"), *rules))
+    key = "a" * 45 + "!"
+    assert resolver.resolve(Query(key)) == Found("found")
+    assert [len(part.left(key.encode())) for part in resolver._table.parts] == [9, 8]
+    assert [len(part.left(b"a@!")) for part in resolver._table.parts] == [0, 0]
 
 
 def met(conditions: list[Any], key: bytes, effort: Effort) -> bool:
@@ -223,9 +311,9 @@ def test_what_is_nested_too_deeply_is_refused_with_its_line(tmp_path: Path) -> N
     assert [resolver.resolve(Query(key)) for key in ("ab", "b")] == [Found("deep"), Found("flat")]
 
 
-def test_a_few_rules_are_just_tried() -> None:
+def test_a_single_rule_is_just_tried() -> None:
     effort = Effort()
-    assert Table.of(read("/^aaa/ 1\n/^bbb/ 2\n", "pcre", effort), effort).scans == ()
+    assert Table.of(read("/^aaa/ 1\n", "pcre", effort), effort).scans == ()
 
 
 def test_without_the_automaton_every_rule_is_tried_and_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

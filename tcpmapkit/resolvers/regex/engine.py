@@ -5,22 +5,34 @@ Postfix compiles without UTF and without JIT: bytes are characters, and only ASC
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from tcpmapkit.resolvers.regex.effort import Effort
 from tcpmapkit.resolvers.regex.pcre2_engine import Pcre2
 from tcpmapkit.resolvers.regex.posix import Parsed
 from tcpmapkit.resolvers.regex.python_re import PythonRe
+from tcpmapkit.resolvers.regex.tree import Node
 
 __all__ = ["Engine", "Pattern", "best_engine", "choose_engine"]
 
 
 class Pattern(Protocol):
     """A compiled pattern; `groups` is how many ``(...)`` it has, `required` what a key that matches has
-    in it (see `required`)."""
+    in it (see `required`). Those of an equal `kind` can be searched for at once; None: by itself only."""
 
     groups: int
     required: tuple[frozenset[bytes], ...]
+
+    @property
+    def kind(self) -> Any: ...
+
+    def read_as(self, tree: Node) -> None:
+        """The pattern matches nothing that `tree` does not."""
+
+    def any_of(self, patterns: Sequence[Any]) -> Callable[[bytes], Any] | None:
+        """The search of a short key for any of some patterns of this kind, as `search`; None when there
+        is no such search."""
 
     def search(self, key: bytes) -> Any:
         """A match to give to `group`, or None. Raises `MatchFailed` and `TooMuchEffort`."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tcpmapkit.resolvers.regex.effort import Effort, MatchFailed
 from tcpmapkit.resolvers.regex.perl import ANCHORED, CASELESS, DOTALL, EXTENDED, MULTILINE, version_dependent
 from tcpmapkit.resolvers.regex.posix import Parsed
-from tcpmapkit.resolvers.regex.tree import PatternError, Reference, Untranslatable, contains, write
+from tcpmapkit.resolvers.regex.required import required
+from tcpmapkit.resolvers.regex.sieve import begins_with_few
+from tcpmapkit.resolvers.regex.tree import Node, PatternError, Reference, Untranslatable, contains, write
 
 __all__ = ["Pcre2", "load_pcre2"]
 
@@ -97,7 +100,7 @@ class Pcre2:
 class _Pcre2Pattern:
     __slots__ = (
         *("_code", "_codes", "_context", "_engine", "_match", "_options", "_pattern"),
-        *("groups", "required"),
+        *("groups", "kind", "required"),
     )
 
     def __init__(self, engine: Pcre2, pattern: bytes, options: int) -> None:
@@ -105,6 +108,7 @@ class _Pcre2Pattern:
         self._pattern = pattern
         self._options = options
         self.required: tuple[frozenset[bytes], ...] = ()
+        self.kind: Any = None
         # Those made when first needed, by the greatest length of a key and the part of the limit.
         self._codes: dict[tuple[int, int], Any] | None = None
         limit = min(_STEPS_PER_PLACE[_LENGTHS[0]], engine.effort.match_limit)
@@ -121,6 +125,36 @@ class _Pcre2Pattern:
             except self._engine.library.LibraryError:
                 pass
         return self._search_on(key)
+
+    def read_as(self, tree: Node) -> None:
+        """See `engine.Pattern`."""
+        self.required = required(tree)
+        if contains(tree, Reference):  # numbers of groups would be others
+            return
+        if self._starts_once() or begins_with_few(tree):
+            self.kind = id(self._engine), self._options, self._starts_once()
+
+    def any_of(self, patterns: Sequence[_Pcre2Pattern]) -> Callable[[bytes], Any] | None:
+        """See `engine.Pattern`."""
+        try:
+            # What is quoted to the end, or a comment, ends here; groups of one name do not compile.
+            together = b"|".join(b"(?:" + pattern._pattern + pattern._end() for pattern in patterns)
+            limit = min(_STEPS_PER_PLACE[_LENGTHS[0]], self._engine.effort.match_limit)
+            code = self._engine.compile(together, self._options, limit)
+        except (PatternError, Untranslatable):
+            return None
+
+        def search(key: bytes) -> Any:
+            try:
+                return self._match(code, key, len(key), 0, self._context, 0)[0]
+            except self._engine.library.LibraryError as failed:
+                raise MatchFailed(str(failed)) from None
+
+        return search
+
+    def _end(self) -> bytes:
+        # \E ends what \Q has begun, a newline a comment.
+        return b"\\E\n)" if self._options & EXTENDED else b"\\E)"
 
     def _search_on(self, key: bytes) -> Any:
         length = next((length for length in _LENGTHS if len(key) <= length), 1 << len(key).bit_length())
@@ -144,7 +178,9 @@ class _Pcre2Pattern:
         """Whether a match can only begin at the beginning of the key, as far as is easily seen."""
         if self._options & ANCHORED:
             return True
-        return self._pattern[:1] == b"^" and b"|" not in self._pattern and not self._options & MULTILINE
+        if b"|" in self._pattern:
+            return False
+        return self._pattern[:2] == rb"\A" or (self._pattern[:1] == b"^" and not self._options & MULTILINE)
 
     def _code_for(self, length: int, part: int) -> Any:
         """The search with at most a 1/`part` of the limit for all places together; `part` 0: each place
@@ -164,10 +200,8 @@ class _Pcre2Pattern:
             return engine.compile(self._pattern, self._options, min(each, limit), counted)
         limit = max(limit // part, 1)
         if not self._starts_once() and not _WHOLE_PATTERN.search(self._pattern):
-            # \E ends what \Q has begun, a newline a comment.
-            end = b"\\E\n)" if self._options & EXTENDED else b"\\E)"
             try:
-                whole = rb"\A(?s-U:.*?)(?:" + self._pattern + end
+                whole = rb"\A(?s-U:.*?)(?:" + self._pattern + self._end()
                 return engine.compile(whole, self._options, limit, counted)
             except (PatternError, Untranslatable):
                 pass

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
 
@@ -16,6 +17,7 @@ from tcpmapkit.resolvers.regex.effort import Effort, MatchFailed
 from tcpmapkit.resolvers.regex.faithful import adjacent, beyond_re
 from tcpmapkit.resolvers.regex.perl import CASELESS, parse
 from tcpmapkit.resolvers.regex.posix import Parsed
+from tcpmapkit.resolvers.regex.required import required
 from tcpmapkit.resolvers.regex.tree import (
     ALL,
     Assertion,
@@ -64,28 +66,46 @@ class PythonRe:
         return _BoundedPattern(compiled, parsed.groups, Bound.of(parsed.tree), self.effort)
 
 
-class _RePattern:
-    __slots__ = ("groups", "required", "search")
+class _Alone:
+    """What is tried by itself."""
+
+    __slots__ = ("required",)
+
+    kind = None
+
+    def __init__(self) -> None:
+        self.required: tuple[frozenset[bytes], ...] = ()
+
+    def read_as(self, tree: Node) -> None:
+        """See `engine.Pattern`."""
+        self.required = required(tree)
+
+    def any_of(self, patterns: Any) -> None:
+        """See `engine.Pattern`."""
+
+
+class _RePattern(_Alone):
+    __slots__ = ("groups", "search")
 
     def __init__(self, compiled: re.Pattern[bytes], groups: int) -> None:
+        super().__init__()
         self.search = compiled.search
         self.groups = groups
-        self.required: tuple[frozenset[bytes], ...] = ()
 
     def group(self, match: re.Match[bytes], key: bytes, number: int) -> bytes:
         """See `engine.Pattern`."""
         return match[number] or b""
 
 
-class _BoundedPattern:
-    __slots__ = ("_bound", "_effort", "_search", "groups", "required")
+class _BoundedPattern(_Alone):
+    __slots__ = ("_bound", "_effort", "_search", "groups")
 
     def __init__(self, compiled: re.Pattern[bytes], groups: int, bound: Bound, effort: Effort) -> None:
+        super().__init__()
         self._search = compiled.search
         self._bound = bound
         self._effort = effort
         self.groups = groups
-        self.required: tuple[frozenset[bytes], ...] = ()
 
     def search(self, key: bytes) -> re.Match[bytes] | None:
         """See `engine.Pattern`."""

@@ -17,8 +17,7 @@ from tcpmapkit.resolvers.regex import perl
 from tcpmapkit.resolvers.regex.engine import Engine, Pattern
 from tcpmapkit.resolvers.regex.outline import outline
 from tcpmapkit.resolvers.regex.posix import parse as parse_posix
-from tcpmapkit.resolvers.regex.required import required
-from tcpmapkit.resolvers.regex.tree import PatternError, Untranslatable
+from tcpmapkit.resolvers.regex.tree import Node, PatternError, Untranslatable
 
 __all__ = [
     "Answer",
@@ -119,13 +118,14 @@ def _compile(pattern: str, flags: str, syntax: str, engine: Engine, captures: bo
         for flag in flags:
             options ^= _PERL_FLAGS[flag]
         compiled = engine.perl(pattern, options, captures)
-        tree = outline(pattern, options)
+        tree: Node | None = outline(pattern, options)
     else:
         icase, newline, basic = (bool(flags.count(flag) % 2) for flag in "imx")
         parsed = parse_posix(pattern, extended=not basic, icase=not icase, newline=newline)
         compiled = engine.posix(parsed, not icase, captures)
         tree = parsed.tree
-    compiled.required = required(tree) if tree is not None else ()
+    if tree is not None:
+        compiled.read_as(tree)
     return compiled
 
 

@@ -3,12 +3,12 @@
 The table is laid out flat: `if` and `endif` become conditions of each rule between them. An automaton
 (Aho-Corasick) over the texts that the patterns require says which rules a key can match at all; only
 these are tried, in the order of the file, and the engine has the last word. Rules that require nothing
-are always tried.
+are always tried, several at once where that can be (see `sieve`).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -19,11 +19,12 @@ import attrs
 from tcpmapkit.resolvers.regex.effort import Effort, MatchFailed, Work
 from tcpmapkit.resolvers.regex.required import Texts
 from tcpmapkit.resolvers.regex.rules import Answer, Condition, Rule, Rules, fill_in
+from tcpmapkit.resolvers.regex.sieve import LONGEST_KEY, Part, parts
 
 __all__ = ["SMALL", "Table"]
 
 #: Up to so many rules are tried one after the other, which then is as fast.
-SMALL = 3
+SMALL = 1
 
 # At most so many texts end in the same place, so that no key finds more of them than this for each byte.
 _MOST_NESTED = 3
@@ -126,12 +127,18 @@ def _scans(rules_of: dict[bytes, list[int]]) -> tuple[_Scan, ...]:
 @attrs.frozen(eq=False)
 class Table:
     """`leaves` are the rules in order. Each of `scans` finds texts in a key, as tuples that begin with the
-    text's number, and tells the rules of each. `always` are the rules that are always tried."""
+    text's number, and tells the rules of each. `always` are the rules that are always tried, `parts` the
+    same where several of them can be tried at once."""
 
     leaves: tuple[_Leaf, ...]
     effort: Effort
     scans: tuple[_Scan, ...]
     always: Sequence[int]
+    parts: tuple[Part, ...] = attrs.field()
+
+    @parts.default
+    def _of_always(self) -> tuple[Part, ...]:
+        return parts(self.always, lambda number: self.leaves[number].rule)
 
     @classmethod
     def of(cls, rules: Rules, effort: Effort, prefilter: bool | None = None) -> Table:
@@ -152,31 +159,55 @@ class Table:
         return cls(leaves, effort, _scans(_thinned(rules_of)), tuple(always))
 
     def candidates(self, key: bytes) -> Sequence[int]:
-        """The numbers of the rules that may match a key, in order."""
+        """The numbers of the rules that may match a key by the texts they require, in order."""
+        found = self._by_text(key)
+        if not found:
+            return self.always
+        return sorted({*self.always, *found}) if self.always else found
+
+    def _by_text(self, key: bytes) -> Sequence[int]:
+        """The numbers of the rules that require a text which is in the key, in order."""
         numbers: list[tuple[int, ...]] = []
         folded = key.lower()
         for scan, rules_of in self.scans:
             found = scan(folded, overlapping=True)
             if found:
                 numbers += [rules_of[text] for text, _, _ in found]
-        if not numbers:
-            return self.always
-        if len(numbers) == 1 and not self.always:
-            return numbers[0]
-        return sorted({*self.always, *chain.from_iterable(numbers)})
+        if len(numbers) < 2:
+            return numbers[0] if numbers else ()
+        return sorted({*chain.from_iterable(numbers)})
 
     def find(self, key: bytes, query: Any, failed: Callable[[Condition, MatchFailed], Any]) -> Answer | None:
         """The answer of the first rule that matches, `query` saying of which lookup this is a part.
         `failed` is told of conditions the engine gave up on: they count as not met, negated or not.
         Raises `TooMuchEffort`."""
-        candidates = self.candidates(key)
-        if not candidates:
+        by_part = self.parts and len(key) <= LONGEST_KEY
+        candidates = self._by_text(key) if by_part else self.candidates(key)
+        if not candidates and not by_part:
             return None
         work = self.effort.begin(query)
         try:
-            return self._first(key, candidates, work, failed)
+            met: dict[_Around, bool] = {}
+            if not by_part:
+                return self._first(key, candidates, work, failed, met)
+            for some in self._left(key, candidates):
+                answer = self._first(key, some, work, failed, met) if some else None
+                if answer is not None:
+                    return answer
+            return None
         finally:
             work.end()
+
+    def _left(self, key: bytes, by_text: Sequence[int]) -> Iterator[Sequence[int]]:
+        """The rules that may match, part by part, in order: those by their texts among the others."""
+        done = 0
+        for part in self.parts:
+            self.effort.tried()
+            left = part.left(key)
+            until = bisect_right(by_text, part.last, done) if by_text else 0
+            yield left if until == done else sorted((*by_text[done:until], *left))
+            done = until
+        yield by_text[done:]
 
     def _first(
         self,
@@ -184,9 +215,9 @@ class Table:
         candidates: Sequence[int],
         work: Work,
         failed: Callable[[Condition, MatchFailed], Any],
+        met: dict[_Around, bool],
     ) -> Answer | None:
         leaves = self.leaves
-        met: dict[_Around, bool] = {}
         position = 0
         while position < len(candidates):
             leaf = leaves[candidates[position]]
