@@ -1,8 +1,9 @@
-"""A step as it was built: its resolver object, what that was made of, whether another chain may have it too."""
+"""A step as it was built: its resolver, what that was made of, whether another chain may have it too."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,6 +44,8 @@ class BuiltStep:
     alone: bool
     warnings: tuple[str, ...] = ()
     started: bool = attrs.field(default=False, init=False)
+    #: When its resolver had started, in seconds since 1970.
+    loaded_at: float | None = attrs.field(default=None, init=False)
 
     @property
     def place(self) -> Place:
@@ -85,11 +88,11 @@ class BuiltStep:
         for warning in self.warnings:
             self.context.logger.warning("%s", warning)
         start = getattr(self.resolver, "start", None)
-        if start is None:
-            return
         path = self.config.path
         try:
-            await start(self.context)
+            if start is not None:
+                await start(self.context)
+            self.loaded_at = time.time()
         except ConfigError as error:
             raise ConfigErrors(under(error, *path)) from None
         except (Exception, SystemExit) as error:  # an exit is not a resolver's to ask for

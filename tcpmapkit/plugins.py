@@ -99,6 +99,8 @@ class Plugins:
         self._postponed: dict[str, tuple[Origin, Callable[[], object]]] = {}
         #: Whose each plugin is, by its name, in the order of loading.
         self.loaded: dict[str, Origin] = {}
+        #: How often the `query_resolved` of each plugin that observes lookups has failed.
+        self.failures: dict[str, int] = {}
 
     @property
     def types(self) -> Mapping[str, ResolverType]:
@@ -117,12 +119,15 @@ class Plugins:
         if not observers:
             return None
         said = Seldom()
+        for plugin, _ in observers:
+            self.failures.setdefault(plugin, 0)
 
         def tell(query: Query, outcome: Outcome, resolver: str, elapsed: float) -> None:
             for plugin, observe in observers:
                 try:
                     observe(query=query, outcome=outcome, resolver=resolver, elapsed=elapsed)
                 except Exception as error:
+                    self.failures[plugin] += 1
                     text = "plugin %s: query_resolved failed"
                     said.log(_log, logging.ERROR, plugin, query.clock(), text, plugin, exc_info=error)
 

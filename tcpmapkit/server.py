@@ -103,6 +103,16 @@ class Server:
         return self._connections
 
     @property
+    def accepts(self) -> bool:
+        """Whether it listens itself; else it is given its connections."""
+        return self._accepts
+
+    @property
+    def services(self) -> list[Service]:
+        """What serves the connections of each listener, in the order of the configuration."""
+        return [served.service for served in self._served]
+
+    @property
     def counters(self) -> list[Counters]:
         """What each listener has done, in the order of the configuration."""
         return [served.service.counters for served in self._served]
