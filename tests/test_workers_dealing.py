@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tcpmapkit.testing import FakeClock
 from tcpmapkit.workers.channel import Channel
 from tcpmapkit.workers.dealing import fewest, most_first
 from tcpmapkit.workers.in_force import worker_count
@@ -138,15 +139,34 @@ def test_a_worker_is_late_when_a_connection_or_pings_wait_for_it() -> None:
 
 
 def test_timers_run_in_the_order_of_their_time_and_not_when_cancelled() -> None:
-    turns = Turns()
+    clock = FakeClock()
+    turns = Turns(clock)
     done = []
-    turns.later(0.002, lambda: done.append("second"))
-    turns.later(0.001, lambda: done.append("first"))
-    turns.later(0.0, lambda: done.append("never")).cancel()
-    turns.later(0.003, turns.end)
-    turns.run()
+    turns.later(2, lambda: done.append("second"))
+    turns.later(1, lambda: done.append("first"))
+    turns.later(0, lambda: done.append("never")).cancel()
+    turns.later(10, lambda: done.append("not yet"))
+    clock.advance(5)
+    turns.turn()
     turns.close()
     assert done == ["first", "second"]
+
+
+def test_a_bug_in_one_thing_does_not_end_the_others_unless_there_is_no_end_to_it() -> None:
+    clock = FakeClock()
+    turns = Turns(clock)
+    done = []
+
+    def bug() -> None:
+        turns.later(0, bug)
+        raise RuntimeError
+
+    turns.later(0, bug)
+    turns.later(0, lambda: done.append("the other"))
+    with pytest.raises(RuntimeError):
+        turns.run()
+    turns.close()
+    assert done == ["the other"]
 
 
 def test_what_is_unwatched_in_a_turn_is_not_called_in_it() -> None:

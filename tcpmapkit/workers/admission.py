@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from tcpmapkit.listener import Listener
+from tcpmapkit.listener import Listener, is_waiting
 from tcpmapkit.seldom import Seldom
 from tcpmapkit.workers.dealing import most_first
 
@@ -118,7 +118,8 @@ class Admission:
     def _acceptable(self, listener: Listener, listening: socket.socket) -> None:
         for _ in range(_IN_A_ROW):
             if listener is not self.admin and self.connections >= self.limit:
-                self._ask_for_room()
+                if is_waiting(listening):
+                    self._ask_for_room()
                 return
             if self._waiting or not self._crew.can_take:
                 self._pause(PAUSE)

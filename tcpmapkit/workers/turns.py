@@ -6,16 +6,22 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import logging
 import selectors
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 __all__ = ["Timer", "Turns"]
+
+#: Calls that may fail before there is a turn in which none does.
+_MOST_FAILED: Final = 20
+
+_log = logging.getLogger(__name__)
 
 
 @attrs.define(eq=False)
@@ -42,7 +48,9 @@ class Turns:
             end.setblocking(False)
         self._before: dict[int, Any] = {}
         self._wakeup_before: int | None = None
+        self._watched: dict[int, object] = {}
         self._ended = False
+        self._failed = 0
 
     def watch(
         self, what: Any, readable: Callable[[], None], writable: Callable[[], None] | None = None
@@ -50,18 +58,14 @@ class Turns:
         """Have `readable` called whenever `what` can be read; and `writable`, when given, whenever it can
         be written. Replaces what was said of it before."""
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if writable else 0)
-        try:
-            key = self._selector.get_key(what)
-        except KeyError:
-            self._selector.register(what, events, (readable, writable))
-        else:
-            if key.events != events or key.data != (readable, writable):
-                self._selector.modify(what, events, (readable, writable))
+        self.unwatch(what)
+        key = self._selector.register(what, events, (readable, writable))
+        self._watched[key.fd] = key.data
 
     def unwatch(self, what: Any) -> None:
         """Call nothing for it any more."""
         with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(what)
+            del self._watched[self._selector.unregister(what).fd]
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
         """Call it once in so many seconds."""
@@ -96,22 +100,31 @@ class Turns:
         while self._timers and self._timers[0][2].call is None:
             heapq.heappop(self._timers)
         timeout = max(0.0, self._timers[0][0] - self.clock()) if self._timers else None
+        failed = self._failed
         for key, events in self._selector.select(timeout):
             readable, writable = key.data
-            if events & selectors.EVENT_WRITE and writable is not None and self._watched(key):
-                writable()
-            if events & selectors.EVENT_READ and self._watched(key):
-                readable()
+            if events & selectors.EVENT_WRITE and self._watched.get(key.fd) is key.data:
+                self._call(writable)
+            if events & selectors.EVENT_READ and self._watched.get(key.fd) is key.data:
+                self._call(readable)
         now = self.clock()
         while self._timers and self._timers[0][0] <= now:
             call = heapq.heappop(self._timers)[2].call
             if call is not None:
-                call()
+                self._call(call)
+        if self._failed == failed:
+            self._failed = 0
 
-    def _watched(self, key: selectors.SelectorKey) -> bool:
-        """Whether it is still what it was: something else may have been done with it in this turn."""
-        found = self._selector.get_map().get(key.fileobj)
-        return found is not None and found.data == key.data
+    def _call(self, call: Callable[[], None]) -> None:
+        """A bug in what is to be done now must not end what else there is to do, which is all mail; unless
+        there is one in every turn."""
+        try:
+            call()
+        except Exception:
+            self._failed += 1
+            if self._failed >= _MOST_FAILED:
+                raise
+            _log.critical("a bug of ours", exc_info=True)
 
     def close(self) -> None:
         """Give everything back."""
