@@ -48,11 +48,15 @@ class HeldTables:
         """What is wrong with the file of each table that is held."""
         return MappingProxyType(self._reasons)
 
+    def is_news(self, held: Mapping[Place, ConfigError]) -> bool:
+        """Whether one of these is not held yet, or for another reason."""
+        return any(str(self._reasons.get(place)) != str(reason) for place, reason in held.items())
+
     def become(self, held: Mapping[Place, ConfigError]) -> None:
         """Take what is held from now on."""
         before, self._reasons = self._reasons, dict(held)
         for place, reason in held.items():
-            if place not in before or str(before[place]) != str(reason):
+            if str(before.get(place)) != str(reason):
                 _log.error(_BEGINS, *place, str(reason).partition("\n")[0])
         for place in before:
             if place not in held:
