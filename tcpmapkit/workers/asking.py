@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from tcpmapkit.workers.metrics import CrewMetrics
+
 if TYPE_CHECKING:
     from tcpmapkit.workers.admission import Admission
     from tcpmapkit.workers.crew import Crew
@@ -27,6 +29,7 @@ class _Question:
 
     asker: Member
     number: int
+    command: str | None
     waiting: list[Member]
     answers: dict[int, dict[str, Any]] = attrs.Factory(dict)
     timer: Timer | None = None
@@ -35,13 +38,14 @@ class _Question:
 class Asking:
     """Answers what the workers ask: ``reload`` and ``workers`` itself, the rest from all that serve. Each
     answer has under ``process`` whose it is (see `Crew.describe`), the first one under ``missing`` the
-    workers that have not answered."""
+    workers that have not answered. To their metrics the parent adds its own."""
 
     def __init__(self, turns: Turns, crew: Crew, admission: Admission, reloading: Reloading) -> None:
         self._turns = turns
         self._crew = crew
         self._admission = admission
         self._reloading = reloading
+        self._metrics = CrewMetrics(crew, admission, reloading)
         self._questions: dict[int, _Question] = {}
         self._last = 0
         crew.on.update(ask=self._asked, answer=self._answered)
@@ -56,7 +60,7 @@ class Asking:
         elif command == "workers":
             self._tell_one(member, number, self.describe())
         else:
-            self._ask_all(_Question(member, number, self._crew.ready), request)
+            self._ask_all(_Question(member, number, command, self._crew.ready), request)
 
     def describe(self) -> dict[str, Any]:
         """The parent and its workers, for the operator."""
@@ -81,6 +85,8 @@ class Asking:
         question = self._questions.get(message["id"])
         if question is not None and member in question.waiting:
             question.waiting.remove(member)
+            if question.command == "metrics":
+                self._metrics.note(member, message["answer"])
             question.answers[member.number] = {**message["answer"], "process": self._crew.describe(member)}
             self._finish_if_all_have(message["id"])
 
@@ -103,4 +109,6 @@ class Asking:
         answers = [answer for _, answer in sorted(question.answers.items())]
         if answers:
             answers[0]["missing"] = [self._crew.describe(member) for member in question.waiting]
+            if question.command == "metrics":
+                answers.append({"snapshot": self._metrics.snapshot()})
         self._crew.tell(question.asker, {"answers": answers, "id": question.number})

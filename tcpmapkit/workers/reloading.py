@@ -68,6 +68,8 @@ class Reloading:
         self._version = in_force.version
         self.began: Callable[[], None] = lambda: None
         self.ended: Callable[[bool], None] = lambda good: None
+        #: How many were taken and refused since the start.
+        self.results = {"good": 0, "bad": 0}
         crew.on.update(prepared=self._prepared, took=self._took)
         crew.on_ready.append(self._worker_came)
         crew.on_gone.append(lambda member, _: self._worker_went(member))
@@ -104,6 +106,7 @@ class Reloading:
         self, done: Done, errors: Sequence[str], warnings: Sequence[str], changed: Sequence[str]
     ) -> None:
         self._attempt = None
+        self.results["bad" if errors else "good"] += 1
         self.ended(not errors)
         done(
             {
