@@ -10,6 +10,7 @@ import asyncio
 import logging
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -181,14 +182,17 @@ class Server:
 
         Raises `StartError` (and `ConfigError` as `Listener.bind` does), with nothing more bound than before.
         """
-        left = {str(served.listener.config.endpoint): served for served in reversed(self._served)}
-        wanted: list[tuple[ListenerConfig, Sequence[Map], _Served | None]] = [
-            (listener, maps, left.pop(str(listener.endpoint), None)) for listener, maps in listeners
-        ]
+        left: defaultdict[str, list[_Served]] = defaultdict(list)  # several may have left the port to us
+        for served in reversed(self._served):
+            left[str(served.listener.config.endpoint)].append(served)
+        wanted: list[tuple[ListenerConfig, Sequence[Map], _Served | None]] = []
+        for listener, maps in listeners:
+            same = left[str(listener.endpoint)]
+            wanted.append((listener, maps, same.pop() if same else None))
         added: dict[int, Listener] = {}
         try:
-            for index, (listener, _, served) in enumerate(wanted):
-                if served is None:
+            for index, (listener, _, there) in enumerate(wanted):
+                if there is None:
                     added[index] = Listener(listener)
                     if self._accepts:
                         added[index].bind()
