@@ -183,7 +183,7 @@ class ChainBuilder:
             clock=built.clock,
             fold=fold or str,
             open_http=built.http.session,
-            open_progress=built.open_progress,
+            open_progress=built.progress.open,
         )
 
     def _name(self, config: StepConfig) -> str:

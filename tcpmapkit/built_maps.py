@@ -16,9 +16,20 @@ from tcpmapkit.maps import Map
 __all__ = ["BuiltMaps"]
 
 
+class Progress:
+    """Shows somebody how far a long start is, where `show` is set: somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.show: Callable[[str], AbstractContextManager[Callable[[float], None]]] | None = None
+
+    def open(self, what: str) -> AbstractContextManager[Callable[[float], None]]:
+        """What `Context.progress` gives the resolvers."""
+        return nullcontext(_show_nobody) if self.show is None else self.show(what)
+
+
 class BuiltMaps:
     """All maps of a configuration, and the steps of their chains; those of `before`, which these follow,
-    may be among them, and its HTTP client is theirs too."""
+    may be among them, and what these share is shared with them: HTTP client, counters, progress."""
 
     def __init__(self, clock: Callable[[], float], before: BuiltMaps | None = None) -> None:
         self.maps: dict[str, Map] = {}
@@ -26,8 +37,7 @@ class BuiltMaps:
         self.before = before
         self.http: SharedHttpClient = before.http if before is not None else SharedHttpClient()
         self.steps: list[BuiltStep] = []
-        #: Shows somebody how far a long start is; None where nobody waits for it.
-        self.progress: Callable[[str], AbstractContextManager[Callable[[float], None]]] | None = None
+        self.progress: Progress = before.progress if before is not None else Progress()
         #: map -> the maps that its steps refer to.
         self.references: dict[str, set[str]] = {}
         #: map -> what it was made by: while that is the same, the map may serve on.
@@ -39,10 +49,6 @@ class BuiltMaps:
         self.step_counters: defaultdict[Place, StepCounters] = (
             before.step_counters if before is not None else defaultdict(StepCounters)
         )
-
-    def open_progress(self, what: str) -> AbstractContextManager[Callable[[float], None]]:
-        """What `Context.progress` gives the resolvers."""
-        return nullcontext(_show_nobody) if self.progress is None else self.progress(what)
 
     def steps_of(self, map: str) -> list[BuiltStep]:
         """The steps of the map of that name, groups included."""

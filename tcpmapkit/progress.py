@@ -19,9 +19,9 @@ def show_progress(maps: BuiltMaps, *, logged: bool) -> None:
     """Show on standard error how far the start of these maps is, when it takes long. Without a terminal
     it is one line, and none when what is done is `logged` anyway."""
     if sys.stderr.isatty():
-        maps.progress = _Bars().task
+        maps.progress.show = _Bars().task
     elif not logged:
-        maps.progress = _one_line
+        maps.progress.show = _one_line
 
 
 @contextmanager

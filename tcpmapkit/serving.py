@@ -91,7 +91,7 @@ class Serving:
         self._waiting: Prepared | None = None
         self._decided = asyncio.Event()
         self._decided.set()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], BuiltMaps] = {}
         self._plugin_files = _identities(site.config.plugins.directory)
 
     @property
@@ -121,9 +121,10 @@ class Serving:
         """Answer what is in flight and stop all that was started."""
         self.ready = False
         await self.server.stop()
-        for task in self._retiring:
-            task.cancel()
-        await asyncio.gather(*self._retiring, return_exceptions=True)
+        for retiring, old in list(self._retiring.items()):
+            retiring.cancel()
+            await asyncio.wait((retiring,))
+            await old.stop(but=self.site.maps)
         await self.site.maps.stop()
 
     # Another configuration
@@ -187,9 +188,10 @@ class Serving:
         self.reloads.good += 1
         self.loaded_at = time.time()
         warnings = (*renewal.warnings, *self._needs_a_restart())
-        for warning in warnings:
-            _log.warning("reload: %s", str(warning).partition("\n")[0])
-        _log.info("reload: taken, %d of %d maps are new", len(renewal.changed), len(self.site.maps.maps))
+        if self.server.accepts:  # else the parent says it, once for all workers
+            for warning in warnings:
+                _log.warning("reload: %s", str(warning).partition("\n")[0])
+            _log.info("reload: taken, %d of %d maps are new", len(renewal.changed), len(self.site.maps.maps))
         return Reloaded((), warnings, renewal.changed)
 
     async def discard(self, prepared: Prepared) -> None:
@@ -204,8 +206,8 @@ class Serving:
         if self.site.maps is not old:
             self.site.maps.before = None
             retiring = asyncio.get_running_loop().create_task(_retire(old, self.site.maps))
-            self._retiring.add(retiring)
-            retiring.add_done_callback(self._retiring.discard)
+            self._retiring[retiring] = old
+            retiring.add_done_callback(self._retiring.pop)
             self._watch_tables()
 
     def _needs_a_restart(self) -> list[ConfigError]:
@@ -268,10 +270,8 @@ class Serving:
 
 async def _retire(old: BuiltMaps, new: BuiltMaps) -> None:
     """Stop what serves no more, when the last lookup that uses it has ended."""
-    try:
-        await old.finish(but=new)
-    finally:
-        await old.stop(but=new)
+    await old.finish(but=new)
+    await old.stop(but=new)
 
 
 def _identities(directory: Path | None) -> dict[Path, tuple[int, int, int]]:
