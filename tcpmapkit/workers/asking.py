@@ -109,6 +109,16 @@ class Asking:
         answers = [answer for _, answer in sorted(question.answers.items())]
         if answers:
             answers[0]["missing"] = [self._crew.describe(member) for member in question.waiting]
-            if question.command == "metrics":
+            if question.command == "status":
+                _complete(answers)
+            elif question.command == "metrics":
                 answers.append({"snapshot": self._metrics.snapshot()})
         self._crew.tell(question.asker, {"answers": answers, "id": question.number})
+
+
+def _complete(answers: list[dict[str, Any]]) -> None:
+    """Have each ``status`` say what its worker does not know: whose the whole is, how often it was replaced."""
+    for answer in answers:
+        answer["pid"] = os.getpid()
+        for worker in answer.get("workers", ()):
+            worker["restarts"] = answer["process"]["restarts"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
-    from tcpmapkit.config import Config, Document, ServerConfig
+    from tcpmapkit.config import AdminConfig, Config, Document, ServerConfig
     from tcpmapkit.plugins import Plugins
 
 __all__ = ["InForce", "worker_count"]
@@ -15,13 +15,14 @@ __all__ = ["InForce", "worker_count"]
 
 @attrs.define(eq=False)
 class InForce:
-    """The configuration in force; `version` counts those that were. `at_start` is the ``[server]`` of the
-    first: what only a start takes is the same for a worker that comes later."""
+    """The configuration in force; `version` counts those that were. `at_start` and `admin` are ``[server]``
+    and ``[admin]`` of the first: what only a start takes is the same for a worker that comes later."""
 
     document: Document
     config: Config
     plugins: Plugins
     at_start: ServerConfig
+    admin: AdminConfig | None
     version: int = 0
 
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from tcpmapkit.errors import ConfigError, ConfigErrors
+from tcpmapkit.inherited import inherited_sockets
 from tcpmapkit.listener import Listener
 from tcpmapkit.process import StartError, drop_privileges, find_identity, limit_connections
 from tcpmapkit.serve import loop_factory
-from tcpmapkit.systemd import Notifier
+from tcpmapkit.systemd import Notifier, serving
 from tcpmapkit.workers.admission import Admission
 from tcpmapkit.workers.asking import Asking
 from tcpmapkit.workers.channel import Channel
@@ -60,7 +61,9 @@ class Parent:
     def __init__(
         self, site: Site, ready: Callable[[list[ListenerConfig]], None], work: Work, notifier: Notifier
     ) -> None:
-        self._in_force = InForce(site.document, site.config, site.plugins, site.config.server)
+        self._in_force = InForce(
+            site.document, site.config, site.plugins, site.config.server, site.config.admin
+        )
         self._ready = ready
         self._work = work
         self._notifier = notifier
@@ -98,6 +101,7 @@ class Parent:
             self._turns.on_signals(
                 (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD), self._signalled
             )
+            self._notifier.status("loading tables")
             self._crew.start(worker_count(config.server.workers))
             self._turns.run()
         finally:
@@ -151,11 +155,13 @@ class Parent:
                     for config, listener in zip(self._in_force.config.listeners, listeners, strict=True)
                 ]
             )
+            inherited_sockets().warn_of_left()
             self._notifier.ready(self._status())
             self._tell_watchdog()
 
     def _status(self) -> str:
-        return f"serving with {self._crew.count} workers"
+        config = self._in_force.config
+        return serving(len(config.maps), len(config.listeners), workers=self._crew.count)
 
     def _tell_watchdog(self) -> None:
         """While any worker answers; those that do not are killed and replaced from here."""

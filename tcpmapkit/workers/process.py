@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 from typing import TYPE_CHECKING
 
 from tcpmapkit.errors import ConfigErrors
@@ -15,6 +16,7 @@ from tcpmapkit.site import build_site
 from tcpmapkit.workers.worker import Worker
 
 if TYPE_CHECKING:
+    from tcpmapkit.config import AdminConfig
     from tcpmapkit.site import Site
     from tcpmapkit.workers.channel import Channel
     from tcpmapkit.workers.in_force import InForce
@@ -24,35 +26,71 @@ __all__ = ["work"]
 
 def work(channel: Channel, in_force: InForce, number: int) -> int:
     """Serve the configuration in force as worker `number`, until told to stop; the exit status."""
-    start = in_force.at_start
     gc.disable()  # nothing that is made here is garbage
     site = build_site(in_force.document, in_force.plugins)
     gc.enable()
     if number == 0:
         show_progress(site.maps, logged=True)  # the others wait for the same
-    with asyncio.Runner(loop_factory=loop_factory(start.loop)) as runner:
-        return runner.run(_work(channel, site, in_force))
+    with asyncio.Runner(loop_factory=loop_factory(in_force.at_start.loop)) as runner:
+        return runner.run(_work(channel, site, in_force, number))
 
 
-async def _work(channel: Channel, site: Site, in_force: InForce) -> int:
+async def _work(channel: Channel, site: Site, in_force: InForce, number: int) -> int:
     serving = Serving(site, accepts=False)
+    start = in_force.at_start
+    admin: _Admin | None = None
     started = False
 
     async def begin() -> None:
-        nonlocal started
+        nonlocal started, admin
         if site.mistakes:
             raise ConfigErrors(site.mistakes)
+        if in_force.admin is not None:
+            admin = _Admin(in_force.admin, worker, serving, number)
         await site.start()
-        start = in_force.at_start
         if (start.user, start.group) != (None, None):
             drop_privileges(start.user, start.group)
+        gc.collect()  # of what building has left
         gc.freeze()  # tables stay: to look for garbage in them would stop everybody
         started = True
         site.plugins.startup(site.config)
         await serving.start()
 
+    worker = Worker(channel, serving, begin)
     try:
-        return await Worker(channel, serving, begin).run()
+        return await worker.run()
     finally:
+        if admin is not None:
+            await admin.stop()
         if started:
             site.plugins.shutdown()
+
+
+class _Admin:
+    """The endpoint of ``[admin]``, whose libraries only the worker loads that is given a connection."""
+
+    def __init__(self, config: AdminConfig, worker: Worker, serving: Serving, number: int) -> None:
+        from tcpmapkit.admin.endpoint import AdminEndpoint
+        from tcpmapkit.control import Control
+
+        control = Control(serving, number)
+        worker.answer = control.answer
+        worker.serve_admin = self._serve
+        self._endpoint = AdminEndpoint(config, worker.ask_all, control.answer)
+        self._starting: asyncio.Task[None] | None = None
+
+    async def _serve(self, connection: socket.socket) -> None:
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._endpoint.start())
+        try:
+            await asyncio.shield(self._starting)
+        except BaseException:
+            connection.close()
+            raise
+        self._endpoint.serve_connection(connection)
+
+    async def stop(self) -> None:
+        """End what is under way."""
+        if self._starting is not None:
+            await self._starting
+            await self._endpoint.stop()

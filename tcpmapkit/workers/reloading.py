@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import resource
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -131,16 +131,18 @@ class Reloading:
             raise located(document, errors)
         server = config.server
         limit = limit_connections(server.max_connections, written=server.max_connections_written)
-        left = {str(one.config.endpoint): one for one in reversed(self._admission.listeners)}
-        listeners, added = [], []
+        left: defaultdict[str, list[Listener]] = defaultdict(list)  # several may have left the port to us
+        for one in reversed(self._admission.listeners):
+            left[str(one.config.endpoint)].append(one)
+        listeners: list[Listener] = []
+        added: list[Listener] = []
         try:
             for listener in config.listeners:
-                kept = left.pop(str(listener.endpoint), None)
-                if kept is None:
-                    kept = Listener(listener)
-                    added.append(kept)
-                    kept.bind()
-                listeners.append(kept)
+                same = left[str(listener.endpoint)]
+                if not same:
+                    added.append(Listener(listener))
+                    added[-1].bind()
+                listeners.append(same.pop() if same else added[-1])
         except BaseException as error:
             for one in added:
                 one.close()
@@ -224,6 +226,10 @@ class Reloading:
 
     def _done_when_all_took(self, attempt: _Attempt) -> None:
         if not attempt.waiting:
+            for warning in attempt.warnings:
+                _log.warning("reload: %s", warning.partition("\n")[0])
+            maps = len(attempt.config.maps)
+            _log.info("reload: taken, %d of %d maps are new", len(attempt.changed), maps)
             self._finish(attempt.done, [], list(attempt.warnings), sorted(attempt.changed))
 
     # Workers.

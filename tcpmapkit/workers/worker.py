@@ -41,7 +41,7 @@ class Worker:
         self._serving = serving
         self._begin = begin
         self.answer: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]] | None = None
-        self.serve_admin: Callable[[socket.socket], None] | None = None
+        self.serve_admin: Callable[[socket.socket], Awaitable[None]] | None = None
         self._stopping = asyncio.Event()
         self._taken = 0  # connections, ever
         self._reporting = False
@@ -152,7 +152,7 @@ class Worker:
             self._taking = True
             self._do(self._take(message["take"]))
         elif "refused" in message:
-            self._do(self._discard())
+            self._do(self._discard(self._preparing))
         elif "turned_away" in message:
             for listener, times in enumerate(message["turned_away"]):
                 self._serving.server.counters[listener].connections_refused += times
@@ -173,7 +173,7 @@ class Worker:
     def _serve(self, listener: int, connection: socket.socket) -> None:
         if listener == ADMIN:
             if self.serve_admin is not None:
-                self.serve_admin(connection)
+                self._do(self.serve_admin(connection))
             else:
                 connection.close()
         else:
@@ -220,11 +220,11 @@ class Worker:
         warnings = [str(warning) for warning in reloaded.warnings]
         self._tell({"took": attempt, "warnings": warnings, "changed": sorted(reloaded.changed)})
 
-    async def _discard(self) -> None:
+    async def _discard(self, preparing: asyncio.Task[None] | None) -> None:
         self._serving.reloads.bad += 1
-        if self._preparing is not None:
-            self._preparing.cancel()
-            await asyncio.wait([self._preparing])
+        if preparing is not None:
+            preparing.cancel()
+            await asyncio.wait([preparing])
         prepared, self._prepared = self._prepared, None
         if prepared is not None:
             await self._serving.discard(prepared)
