@@ -88,7 +88,8 @@ def _purge(file: Path | None, map: str, key: str | None) -> None:
     parameters: dict[str, Any] = {"map": map} if key is None else {"map": map, "key": key}
     with _server(file) as server:
         done = _checked(server.ask("purge", **parameters))
-    tell(f"map {map}: {done['forgotten']} cached answers forgotten")
+    answers = "answer" if done["forgotten"] == 1 else "answers"
+    tell(f"map {map}: {done['forgotten']} cached {answers} forgotten")
     for other in done["referring"]:
         tell(f"hint: map {other} refers to it, and may have cached answers made of it")
 

@@ -139,7 +139,7 @@ def located(document: Document, errors: Sequence[ConfigError]) -> ConfigErrors:
     """The errors with their places in the document, in the order of its lines."""
     every = ConfigErrors(errors).errors
     for one in every:
-        if one.file is None and one.path:
+        if one.file is not None or one.path:
             locate(document, one)
     here = str(document.path)
     return ConfigErrors(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
@@ -52,12 +53,19 @@ def find_admin(file: Path) -> AdminConfig:
 
 
 def _salvaged(file: Path) -> Document | None:
-    """The table ``[admin]`` of a file that is not TOML as a whole."""
+    """What can be read of the table ``[admin]`` in a file that is not TOML as a whole."""
     try:
-        found = _TABLE.search(file.read_text("utf-8-sig"))
-        return Document(file, found[0], tomli.loads(found[0])) if found is not None else None
+        text = file.read_text("utf-8-sig")
     except (OSError, ValueError):
         return None
+    found = _TABLE.search(text)
+    if found is None:
+        return None
+    data: dict[str, Any] = {}
+    for line in found[0].splitlines()[1:]:
+        with contextlib.suppress(tomli.TOMLDecodeError):
+            data |= tomli.loads(line)
+    return Document(file, text, {"admin": data}) if "endpoint" in data else None
 
 
 class _UnixConnection(http.client.HTTPConnection):

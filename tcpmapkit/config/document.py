@@ -106,6 +106,8 @@ def locate(document: Document, error: ConfigError) -> ConfigError:
     positions = document.positions
     _mask_words(document.secrets, error)
     if error.file is not None:
+        if error.file != document.path:
+            error.file = document.secrets.hide(str(error.file))
         return error
     error.file = document.path
     found = positions.nearest(error.path)
