@@ -18,7 +18,7 @@ _LONG: Final = 0.1
 
 _FAILING: Final = "%s is failing: %s"
 _OPEN: Final = "%s has failed %d times in a row: it is asked once a second until it answers; the last was: %s"
-_RECOVERED: Final = "%s has recovered after %.1f s, in which %d lookups failed"
+_RECOVERED: Final = "%s has recovered after %.1f s; failed lookups: %d"
 
 
 @attrs.define(eq=False)

@@ -403,7 +403,7 @@ def test_where_standard_error_is_the_peers_too_it_goes_to_syslog_and_never_to_th
             assert rest(peer) == b""
             assert process.wait(PATIENCE) == status
         lines = logged(log) if syslog else []
-    assert not syslog or any("tcpmapkit: " in line and told in line for line in lines), lines
+    assert not syslog or any("tcpmapkit[" in line and told in line for line in lines), lines
 
 
 @pytest.mark.parametrize(("level", "failure_told"), [("error", False), ("warning", True)])
