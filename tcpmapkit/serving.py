@@ -87,10 +87,6 @@ class Serving:
         self._tables = HeldTables()
         self._watch = TableWatch(self._tables_changed)
         self._one_at_a_time = asyncio.Lock()
-        #: What waits to be taken or discarded, while tables stay as they are, since it may have them too.
-        self._waiting: Prepared | None = None
-        self._decided = asyncio.Event()
-        self._decided.set()
         self._retiring: dict[asyncio.Task[None], BuiltMaps] = {}
         self._plugin_files = _identities(site.config.plugins.directory)
 
@@ -120,6 +116,7 @@ class Serving:
     async def stop(self) -> None:
         """Answer what is in flight and stop all that was started."""
         self.ready = False
+        await self._watch.stop()
         await self.server.stop()
         for retiring, old in list(self._retiring.items()):
             retiring.cancel()
@@ -246,17 +243,13 @@ class Serving:
         return well
 
     async def _renew_tables(self, force: bool = False) -> Renewal:
-        while True:
-            await self._decided.wait()
-            async with self._one_at_a_time:
-                if self._waiting is not None:
-                    continue
-                renewal = await renew(self.site, force=force)
-                if renewal.site is not self.site:
-                    self._swap(await self._with_listeners(renewal))
-            if renewal.changed:
-                _log.info("tables have changed: %s", ", ".join(sorted(renewal.changed)))
-            return renewal
+        async with self._one_at_a_time:
+            renewal = await renew(self.site, force=force)
+            if renewal.site is not self.site:
+                self._swap(await self._with_listeners(renewal))
+        if renewal.changed:
+            _log.info("tables have changed: %s", ", ".join(sorted(renewal.changed)))
+        return renewal
 
     def _hold(self, held: Mapping[Place, ConfigError]) -> None:
         before = len(self.held)
