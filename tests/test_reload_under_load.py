@@ -62,7 +62,9 @@ resolvers = [{ type = "later" }, { type = "map", map = "plain" }]
 
 [maps.both]
 cache = false
-resolvers = [{ type = "union", resolvers = [{ type = "map", map = "plain" }, { type = "map", map = "once" }] }]
+[[maps.both.resolvers]]
+type = "union"
+resolvers = [{ type = "map", map = "plain" }, { type = "map", map = "once" }]
 
 [maps.steady]
 resolvers = [{ type = "static", value = "steady" }]
