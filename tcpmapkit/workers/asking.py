@@ -117,7 +117,7 @@ class Asking:
 
 
 def _complete(answers: list[dict[str, Any]]) -> None:
-    """Have each ``status`` say what its worker does not know: whose the whole is, how often it was replaced."""
+    """Have each ``status`` say what its worker does not know: whose all is, how often it was replaced."""
     for answer in answers:
         answer["pid"] = os.getpid()
         for worker in answer.get("workers", ()):

@@ -123,6 +123,7 @@ class Parent:
             self._crew.abandon()
             self._admission.abandon()
             self._notifier.close()
+            inherited_sockets().close()
 
         try:
             pid = fork(prepare, lambda: self._work(theirs, self._in_force, number))

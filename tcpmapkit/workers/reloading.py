@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from tcpmapkit.config import read_document, structure
+from tcpmapkit.config import read_document
 from tcpmapkit.errors import ConfigError, ConfigErrors
 from tcpmapkit.listener import Listener
 from tcpmapkit.process import StartError, limit_connections
-from tcpmapkit.site import located
+from tcpmapkit.site import build_site, located
 
 if TYPE_CHECKING:
     from tcpmapkit.config import Config, Document
@@ -124,11 +124,12 @@ class Reloading:
     def _begin(self, force: bool, done: Done) -> _Attempt:
         now = self._in_force
         document = read_document(now.document.path)
-        config, errors = structure(document, now.plugins.types)
-        if not errors and not config.listeners:
-            errors = [ConfigError("there is nothing to serve: no [[listeners]]", file=document.path)]
-        if errors:
-            raise located(document, errors)
+        site = build_site(document, now.plugins)
+        config = site.config
+        if site.mistakes:
+            raise ConfigErrors(site.mistakes)
+        if not config.listeners:
+            raise ConfigError("there is nothing to serve: no [[listeners]]", file=document.path)
         server = config.server
         limit = limit_connections(server.max_connections, written=server.max_connections_written)
         left: defaultdict[str, list[Listener]] = defaultdict(list)  # several may have left the port to us
