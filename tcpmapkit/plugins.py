@@ -24,6 +24,7 @@ from tcpmapkit.markers import refuse_marked_resolver, refuse_misused_markers
 from tcpmapkit.plugin_sources import Origin, drop_in_files, import_file, installed, own_version
 from tcpmapkit.query import Outcome, Query
 from tcpmapkit.seldom import Seldom
+from tcpmapkit.shown import texts_of
 
 __all__ = [
     "BUILT_IN",
@@ -129,7 +130,9 @@ class Plugins:
                 except Exception as error:
                     self.failures[plugin] += 1
                     text = "plugin %s: query_resolved failed"
-                    said.log(_log, logging.ERROR, plugin, query.clock(), text, plugin, exc_info=error)
+                    hidden = {"hidden": tuple(texts_of(query))}
+                    now = query.clock()
+                    said.log(_log, logging.ERROR, plugin, now, text, plugin, exc_info=error, extra=hidden)
 
         return tell
 

@@ -71,9 +71,14 @@ class PolicyService(Service):
             return outcome
         return self.default_action
 
-    def encode(self, outcome: Outcome, codec: Codec) -> bytes:
-        """The action; of a failure the default action or silence, and a line in the log."""
+    def reply_to(self, answer: Answer, request: Lookup, codec: Codec) -> bytes:
+        """As `Service.reply_to`; a failure, whose reason Postfix is not told, has a line in the log."""
+        outcome = answer.outcome
         if not isinstance(outcome, Found | NotFound):
-            map = self.maps[""].name
-            self._say("failed", logging.WARNING, "map %s: a lookup failed: %s", map, outcome.reason)
+            text, map = "map %s: a lookup failed: %s", self.maps[""].name
+            self._say("failed", logging.WARNING, text, map, outcome.reason, request=request)
+        return super().reply_to(answer, request, codec)
+
+    def encode(self, outcome: Outcome, codec: Codec) -> bytes:
+        """The action; of a failure the default action or silence."""
         return codec.encode(self.told(outcome))

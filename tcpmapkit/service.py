@@ -13,6 +13,7 @@ from tcpmapkit.counters import LOWEST, OUTCOMES, Counters, Outcomes
 from tcpmapkit.protocols.framing import Codec, Lookup
 from tcpmapkit.query import Found, NotFound, Outcome, PermFail, Query, TempFail
 from tcpmapkit.seldom import Seldom
+from tcpmapkit.shown import personal
 from tcpmapkit.step_failures import INTERNAL_ERROR
 
 if TYPE_CHECKING:
@@ -153,12 +154,22 @@ class Service:
             logging.ERROR,
             "a lookup raised, which is a bug of ours",
             exc_info=error,
+            request=request,
         )
         return self.encode(INTERNAL_ERROR, codec)
 
     def _say(
-        self, subject: str, level: int, text: str, *args: object, exc_info: Exception | None = None
+        self,
+        subject: str,
+        level: int,
+        text: str,
+        *args: object,
+        exc_info: Exception | None = None,
+        request: Lookup | None = None,
     ) -> None:
-        """Log it, once a minute for each subject."""
+        """Log it, once a minute for each subject; what `request` says of somebody is hidden in it."""
         now = self.clock()
-        self.said.log(_log, level, subject, now, "%s: " + text, self.name, *args, exc_info=exc_info)
+        hidden = () if request is None else (request.key, *personal(request.attributes))
+        extra = {"hidden": hidden}
+        text = "%s: " + text
+        self.said.log(_log, level, subject, now, text, self.name, *args, exc_info=exc_info, extra=extra)

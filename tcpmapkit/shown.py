@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Literal
 
 from tcpmapkit.query import Query
 
-__all__ = ["Shown", "hide", "show_keys", "shown_key", "texts_of"]
+__all__ = ["Shown", "hide", "personal", "show_keys", "shown_key", "texts_of"]
 
 Shown = Literal["hash", "full"]
 
@@ -76,10 +76,10 @@ def _shown_match(match: re.Match[str]) -> str:
 
 def texts_of(query: Query) -> Iterator[str]:
     """What of a query tells who it is about, for `hide`."""
-    for text in (query.key, query.local, query.user, query.domain):
-        if text:
-            yield text
-    for name in _PERSONAL:
-        text = query.attributes.get(name)
-        if text:
-            yield text
+    yield from filter(None, (query.key, query.local, query.user, query.domain))
+    yield from personal(query.attributes)
+
+
+def personal(attributes: Mapping[str, str]) -> Iterator[str]:
+    """The same of a policy request's attributes."""
+    return (attributes[name] for name in _PERSONAL if attributes.get(name))

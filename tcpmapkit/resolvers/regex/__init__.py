@@ -8,9 +8,6 @@ POSIX picks the longest of several alternatives.
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,9 +30,6 @@ from tcpmapkit.resolvers.regex.search import SMALL, Table
 from tcpmapkit.resolvers.regex.table import TableReader
 from tcpmapkit.resolvers.regex.tree import PatternError, Untranslatable
 from tcpmapkit.resolvers.source_file import Identity, is_same, read_settled
-
-#: At most so often, in seconds, is a pattern at its match limit logged.
-_LOG_INTERVAL = 60.0
 
 #: A table with more rules that are tried for every key is worth a warning.
 _MANY = 100
@@ -84,9 +78,7 @@ class Regex:
     _table: Table = attrs.field(init=False, repr=False)
     _identity: Identity | None = attrs.field(default=None, init=False, repr=False)
     _without_automaton: str = attrs.field(default="", init=False, repr=False)
-    _logger: logging.Logger = attrs.field(default=logging.getLogger(__name__), init=False, repr=False)
-    _clock: Callable[[], float] = attrs.field(default=time.monotonic, init=False, repr=False)
-    _log_again: float = attrs.field(default=float("-inf"), init=False, repr=False)
+    _context: Any = attrs.field(default=None, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if bool(self.rules) == (self.path is not None):
@@ -152,13 +144,15 @@ class Regex:
 
     async def start(self, context: Any) -> None:
         """Load the file, off the event loop. Raises `ConfigError` for all lines that cannot be run."""
-        self._logger, self._clock = context.logger, context.clock
+        self._context = context
         if self.path is not None:
             self._table, self._identity = await asyncio.to_thread(self._load, self.path)
         if self.engine == "re":
-            self._logger.warning('engine = "re": nothing ends a pattern that takes too long over a key')
+            self._context.logger.warning(
+                'engine = "re": nothing ends a pattern that takes too long over a key'
+            )
         if len(self._table.always) > _MANY:
-            self._logger.warning("%s", self._about_always())
+            self._context.logger.warning("%s", self._about_always())
 
     def _about_always(self) -> str:
         always, rules = len(self._table.always), len(self._table.leaves)
@@ -178,7 +172,7 @@ class Regex:
 
     def _load(self, path: Path) -> tuple[Table, Identity]:
         def warn(line: int, message: str) -> None:
-            self._logger.warning("%s, line %d: %s", path, line, message)
+            self._context.logger.warning("%s, line %d: %s", path, line, message)
 
         effort = Effort(self.match_limit)
         reader = TableReader(path, self._syntax(), self._load_engine(effort), warn)
@@ -219,19 +213,15 @@ class Regex:
             return self._table.find(key, query, self._give_up)
         except TooMuchEffort as error:
             self.too_much += 1
-            self._log(f"{self.path or 'rules'}: {error}: the lookup failed ({self.too_much} so far)")
-            return TempFail("the rules take too long over this key")
+            detail = f"{self.path or 'rules'}: {error} ({self.too_much} so far)"
+            return TempFail("the rules take too long over this key", detail=detail)
 
     def _give_up(self, condition: Condition, error: MatchFailed) -> None:
         self.gave_up += 1
         place = f"{self.path}, line {condition.line}" if self.path else f"rule {condition.line}"
-        self._log(f"{place}: {error}: the rule did not match ({self.gave_up} so far)")
-
-    def _log(self, message: str) -> None:
-        now = self._clock()
-        if now >= self._log_again:
-            self._log_again = now + _LOG_INTERVAL
-            self._logger.warning("%s", message)
+        if self._context is not None:
+            text = "%s: %s: the rule did not match (%d so far)"
+            self._context.warn_seldom("match limit", text, place, error, self.gave_up)
 
 
 def _latin(text: str) -> str:
