@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,33 @@ def test_the_service_can_do_what_the_server_does() -> None:
     assert families == {"AF_UNIX", "AF_INET", "AF_INET6"}
     for command in (unit["Service"]["ExecStart"], unit["Service"]["ExecReload"]):
         assert command.endswith(f" -c {DEFAULT_FILES[-1]}")
+
+
+UNDER_MDWE = """
+import ctypes, sys
+if ctypes.CDLL(None, use_errno=True).prctl(65, 1, 0, 0, 0):  # PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN
+    sys.exit(99)
+from tcpmapkit.cli import main
+main()
+"""
+
+
+def test_patterns_and_the_rest_run_where_no_memory_becomes_executable(tmp_path: Path) -> None:
+    # MemoryDenyWriteExecute=yes; PCRE2 with its JIT compiler would find no memory.
+    (tmp_path / "tcpmapkit.toml").write_text(
+        "[[maps.m.resolvers]]\ntype = 'regex'\nrules = [{ pattern = '^(a+)b$', result = 'x${1}' }]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", UNDER_MDWE, "query", "-c", tmp_path / "tcpmapkit.toml", "m", "aab"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=UNITS.parent.parent,
+        check=False,
+    )
+    if done.returncode == 99:
+        pytest.skip("this kernel has no PR_SET_MDWE (Linux 6.3)")
+    assert (done.stdout, done.stderr, done.returncode) == ("xaa\n", "", 0)
 
 
 def test_a_mistake_in_the_configuration_is_not_tried_again() -> None:
