@@ -71,9 +71,7 @@ class Redis:
     _pool: Any = attrs.field(init=False, default=None)
     _client: Any = attrs.field(init=False, default=None)
     _free: Any = attrs.field(init=False, default=None)
-    _logger: Any = attrs.field(init=False, default=None)
-    #: Why Redis cannot be asked at the moment, as it was logged; "" while it can.
-    _trouble: str = attrs.field(init=False, default="")
+    _context: Any = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         asked = [name for name in ("get", "hget", "members") if getattr(self, name) is not None]
@@ -129,7 +127,7 @@ class Redis:
         # Why not redis-py's BlockingConnectionPool: a lookup that is cancelled while it gives its
         # connection back waits for a lock there, and the connection is lost to the pool for good.
         self._free = asyncio.Semaphore(self.connections)
-        self._logger = context.logger
+        self._context = context
 
     async def stop(self) -> None:
         """Close the connections."""
@@ -148,10 +146,7 @@ class Redis:
             async with self._free:
                 reply = await self._client.execute_command(*command)
         except Exception as error:
-            raise self._failure(error) from error
-        if self._trouble:
-            self._trouble = ""
-            self._logger.warning("Redis answers again")
+            raise _meaning(error) from error
         try:
             if command[0] != "SMEMBERS":
                 return Found(reply.decode()) if reply else None
@@ -159,19 +154,8 @@ class Redis:
             return Found.joined(values, self.separator) if values else None
         except ValueError as error:
             why = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error
-            self._logger.warning(
-                "what %s gives for %r cannot be told to Postfix: %s", command[0], query.key, why
-            )
-            raise LookupTempFail("Redis holds what is no value for Postfix") from error
-
-    def _failure(self, error: Exception) -> LookupTempFail | LookupPermFail:
-        """The failure that an exception of redis-py means. Trouble is logged when it begins."""
-        failure = _meaning(error)
-        trouble = "" if isinstance(failure, LookupPermFail) else failure.reason
-        if trouble and trouble != self._trouble:
-            self._trouble = trouble
-            self._logger.warning("%s: %s", trouble, error)
-        return failure
+            detail = f"{command[0]} for {self._context.show_key(query.key)}: {why}"
+            raise LookupTempFail("Redis holds what is no value for Postfix", detail=detail) from error
 
     def _command(self, query: Any) -> tuple[str | bytes, ...] | None:
         """The command with its arguments as bytes; None when a variable is empty or no UTF-8."""
@@ -250,6 +234,7 @@ def _check_certificates(file: Path) -> None:
 
 
 def _meaning(error: Exception) -> LookupTempFail | LookupPermFail:
+    """The failure that an exception of redis-py means; the step logs trouble when it begins."""
     from redis import exceptions as theirs
 
     text = str(error)
@@ -265,9 +250,9 @@ def _meaning(error: Exception) -> LookupTempFail | LookupPermFail:
         case theirs.ResponseError() if text.startswith(_NO_DATABASE):
             return LookupPermFail("Redis has no such database")
         case theirs.ResponseError() | theirs.BusyLoadingError():
-            return LookupTempFail("Redis is not ready")
+            return LookupTempFail("Redis is not ready", detail=text)
         case theirs.RedisError() | OSError():
-            return LookupTempFail("Redis cannot be reached")
+            return LookupTempFail("Redis cannot be reached", detail=text)
     raise error
 
 
