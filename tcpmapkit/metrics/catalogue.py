@@ -128,7 +128,7 @@ CATALOGUE: Final = (
     Metric("ready_replies", "gauge", "Finished replies kept by request.", ("listener",)),
     Metric("ready_bytes", "gauge", "Memory of ready replies.", ("listener",)),
     # Connections.
-    Metric("connections", "gauge", "Connections open.", ("listener",)),
+    Metric("open_connections", "gauge", "Connections open.", ("listener",)),
     Metric("connections_total", "counter", "Connections accepted.", ("listener",)),
     Metric(
         "connections_refused_total",

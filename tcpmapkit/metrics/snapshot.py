@@ -82,7 +82,7 @@ def _add_listener(samples: Samples, service: Service) -> None:
     samples.add("malformed_requests_total", counters.refused, listener)
     samples.add("replies_too_long_total", counters.too_long, listener)
     samples.add("internal_errors_total", counters.errors, listener)
-    samples.add("connections", counters.connections_open, listener)
+    samples.add("open_connections", counters.connections_open, listener)
     samples.add("connections_total", counters.connections, listener)
     samples.add("connections_refused_total", counters.connections_refused, listener)
     if isinstance(service.ready, ReadyReplies):
