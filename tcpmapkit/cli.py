@@ -101,6 +101,7 @@ def run(file: Path | None, stdio: str | None) -> None:
 @click.option("--offline", is_flag=True, help="Leave out what needs a network.")
 def check(file: Path | None, offline: bool) -> None:
     """Validate the configuration, load every table, run the tests."""
+    from tcpmapkit.admin.token import token_mistakes
     from tcpmapkit.log import warn_on_standard_error
     from tcpmapkit.process import identity_mistakes
     from tcpmapkit.progress import show_progress
@@ -113,6 +114,7 @@ def check(file: Path | None, offline: bool) -> None:
         warn_of_broken_plugins(site)
         show_progress(site.maps, logged=False)
         mistakes: list[ConfigError] = [*site.mistakes]
+        mistakes += [] if offline else token_mistakes(site.config.admin)
         unknown = identity_mistakes(site.config)  # this need not be the machine that will serve
         for mistake in located(site.document, unknown).errors:
             tell(f"warning: {mistake}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tcpmapkit.command_line import config_errors, file_option
+from tcpmapkit.command_line import complete_map, config_errors, file_option
 from tcpmapkit.output import print_line, print_rows, tell
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def _checked(answer: dict[str, Any]) -> dict[str, Any]:
     """The answer, if it is none that tells of an error. Raises `click.UsageError` when what was named does
     not exist, else exits 75."""
     if "error" not in answer:
+        for worker in answer.get("missing", ()):
+            tell(f"warning: worker {worker['number']} (pid {worker['pid']}) has not answered")
         return answer
     if answer.get("kind") in ("unknown", "request"):
         raise click.UsageError(answer["error"])
@@ -60,11 +62,16 @@ def _checked(answer: dict[str, Any]) -> dict[str, Any]:
 def _reload(file: Path | None, force: bool) -> None:
     """Have the running server read its configuration and its tables anew.
 
-    Exit status 0: it has; 78: something is wrong in them, and the server goes on with what it had; 75: the
-    server cannot be asked.
+    Exit status 0: it has, 78: something is wrong in them, and the server goes on with what it had, 75: it
+    cannot be asked.
     """
+    from tcpmapkit.site import find_configuration
+
     with _server(file) as server:
         done = _checked(server.ask("reload", patient=True, force=force))
+        ours = find_configuration(file)
+    if not ours.exists() or not ours.samefile(done["file"]):
+        tell(f"hint: the server was started with {done['file']}")
     for warning in done["warnings"]:
         tell(f"warning: {warning}")
     for error in done["errors"]:
@@ -73,17 +80,17 @@ def _reload(file: Path | None, force: bool) -> None:
         tell("nothing is changed: the server goes on with what it had")
         sys.exit(os.EX_CONFIG)
     changed = ", ".join(done["changed"])
-    tell(f"{done['file']}: taken; {f'new: {changed}' if changed else 'no map has changed'}")
+    tell(f"the configuration is taken; {f'new maps: {changed}' if changed else 'no map is new'}")
 
 
 @click.command("purge")
 @file_option
-@click.argument("map")
+@click.argument("map", shell_complete=complete_map)
 @click.argument("key", required=False)
 def _purge(file: Path | None, map: str, key: str | None) -> None:
     """Have the running server forget the cached answers of MAP, or what it knows of KEY.
 
-    Exit status 0: it has, 75: the server cannot be asked.
+    Exit status 0: it has, 75: it cannot be asked.
     """
     parameters: dict[str, Any] = {"map": map} if key is None else {"map": map, "key": key}
     with _server(file) as server:
@@ -101,7 +108,7 @@ def _purge(file: Path | None, map: str, key: str | None) -> None:
 def _status(file: Path | None, as_json: bool, watch: bool) -> None:
     """Show what the running server serves, and what it has done.
 
-    Exit status 0: it is ready; 1: it is not, or holds tables whose files went wrong; 75: it cannot be asked.
+    Exit status 0: all is well, 1: it is not ready, or a table's files went wrong, 75: it cannot be asked.
     """
     from tcpmapkit.status_output import status_rows
 

@@ -93,6 +93,7 @@ def _map(map: Map) -> dict[str, Any]:
         "name": map.name,
         "generation": map.generation,
         "cached": cache is not None,
+        "in_memory": map.current.in_memory,
         "entries": {"found": found, "not_found": not_found},
         "bytes": {"found": found_bytes, "not_found": not_found_bytes},
         "stale_answers": map.counters.stale,

@@ -68,6 +68,9 @@ def _cache(one: _Record) -> Iterator[str]:
     if not one["cached"]:
         yield "cache off"
         return
+    if one["in_memory"]:
+        yield "answers from memory"
+        return
     yield f"cached {sum(one['entries'].values())}"
     yield f"bytes {sum(one['bytes'].values())}"
     yield f"stale answers {one['stale_answers']}"

@@ -7,6 +7,7 @@ import gzip
 import json
 import logging
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,9 +24,12 @@ from tcpmapkit.admin.token import Token, read_token
 from tcpmapkit.config import AdminConfig, Endpoint
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.listener import Address
+from tests.documents import TOP
 from tests.endpoints import until
 
 TOKEN = "0123456789abcdef-the-token"
+
+CONTROL = TOP / "docs" / "control.md"
 
 Command = dict[str, Any]
 
@@ -663,3 +667,13 @@ def test_a_token_stays_when_its_file_is_no_good_any_more(
 def test_every_route_that_changes_something_is_post_only() -> None:
     assert {path for path, route in ROUTES.items() if route.changes} == {"/v1/purge", "/v1/reload"}
     assert all(route.methods == ("POST",) for route in ROUTES.values() if route.changes)
+
+
+def test_the_manual_has_every_path_with_its_methods_and_parameters() -> None:
+    rows = re.findall(r"^\| `(/\S+)` \| ([A-Z, ]+) \| ([^|]*)\|", CONTROL.read_text(), re.MULTILINE)
+    told = {
+        path: (set(methods.split(", ")), set(re.findall(r"`(\w+)`", names))) for path, methods, names in rows
+    }
+    assert told == {
+        path: (set(route.methods) - {"HEAD"}, set(route.parameters)) for path, route in ROUTES.items()
+    }

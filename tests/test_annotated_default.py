@@ -68,7 +68,7 @@ def section_of(config: Config, number: int) -> Any:
 
 def test_it_shows_options() -> None:
     assert len(SINGLE) > 10
-    assert len(TABLES) == 3
+    assert len(TABLES) == 4
 
 
 @pytest.mark.parametrize("number", SINGLE, ids=lambda number: LINES[number].split("#")[1].strip())

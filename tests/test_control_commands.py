@@ -307,11 +307,14 @@ def test_a_reload_takes_the_file(server: RunningTcpmapkit) -> None:
     server.configuration.write_text(text.replace("alice@example.org", "carol@example.org"))
     result = tcpmapkit("reload", "-c", server.configuration)
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == f"{server.configuration}: taken; new: aliases\n"
+    assert result.stderr == "the configuration is taken; new maps: aliases\n"
     asked = tcpmapkit("query", "--server", "-c", server.configuration, "aliases", "info@example.org")
     assert asked.stdout == "carol@example.org\n"
-    again = tcpmapkit("reload", "-c", server.configuration)
-    assert "no map has changed" in again.stderr
+    elsewhere = server.configuration.with_name("elsewhere.toml")
+    elsewhere.write_text(ADMIN)
+    again = tcpmapkit("reload", "-c", elsewhere)
+    assert f"hint: the server was started with {server.configuration}" in again.stderr
+    assert "no map is new" in again.stderr
 
 
 @pytest.mark.parametrize(
@@ -587,7 +590,10 @@ def a_status(requests: int) -> dict[str, object]:
                 "requests": {"found": requests, "not_found": 0, "temporary": 0, "permanent": 0, "refused": 0},
             }
         ],
-        "maps": [{"name": "a", "cached": False}],
+        "maps": [
+            {"name": "a", "cached": False, "in_memory": False},
+            {"name": "b", "cached": True, "in_memory": True},
+        ],
         "tables": [],
         "held": [{"map": "a", "step": "b", "reason": "first line\n    1 | source"}],
         "workers": [
@@ -601,6 +607,11 @@ def test_each_worker_and_each_table_that_is_held_has_a_record() -> None:
     records = [row for row in status_rows(a_status(7)) if row[0].startswith(("worker", "held"))]
     assert [row[0] for row in records] == ["held", "worker 0", "worker 1"]
     assert records[0][1:] == ("a", "b", "first line")
+
+
+def test_a_map_without_a_cache_says_why() -> None:
+    records = [row for row in status_rows(a_status(7)) if row[0] == "map"]
+    assert records == [("map", "a", "cache off"), ("map", "b", "answers from memory")]
 
 
 def test_whoever_watches_sees_the_requests_a_second() -> None:

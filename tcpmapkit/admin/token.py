@@ -7,11 +7,14 @@ import logging
 import os
 import stat
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tcpmapkit.errors import ConfigError
 
-__all__ = ["Token", "read_token"]
+if TYPE_CHECKING:
+    from tcpmapkit.config import AdminConfig
+
+__all__ = ["Token", "read_token", "token_mistakes"]
 
 #: More than this is no token.
 _LONGEST: Final = 4096
@@ -66,6 +69,16 @@ def _read(file: Path) -> tuple[str, _State]:
             hint="make one with: openssl rand -hex 32",
         )
     return token, _state(status)
+
+
+def token_mistakes(config: AdminConfig | None) -> list[ConfigError]:
+    """What is wrong with the token of an ``[admin]``, for whoever checks a configuration."""
+    try:
+        if config is not None and config.token_file is not None:
+            read_token(config.token_file)
+    except ConfigError as error:
+        return [error]
+    return []
 
 
 class Token:
