@@ -324,12 +324,52 @@ def test_who_waited_for_another_finds_the_index_done(csv_table: Path) -> None:
     writing.write_index(how, directory, "made", warnings, lambda what, value: told.append(what))
     assert (directory / "made").stat().st_ino == before
     assert told == []
-    assert not (directory / "made.new").exists()
+    assert not (directory / f"made.{os.geteuid()}.new").exists()
+
+
+def test_what_another_user_left_half_built_is_in_nobodys_way(csv_table: Path) -> None:
+    how = Rows(csv_table, 1, 2, ",", True, fold)
+    left = csv_table.parent / f"made.{os.geteuid() + 1}.new"
+    left.write_text("half")
+    left.chmod(0)
+    writing.write_index(how, csv_table.parent, "made", Warnings(), lambda what, value: None)
+    assert left.exists()
+
+
+def test_a_file_that_has_the_name_of_a_half_built_index_too_is_not_written_to(csv_table: Path) -> None:
+    how = Rows(csv_table, 1, 2, ",", True, fold)
+    other = csv_table.parent / "other"
+    other.write_text("precious")
+    (csv_table.parent / f"made.{os.geteuid()}.new").hardlink_to(other)
+    writing.write_index(how, csv_table.parent, "made", Warnings(), lambda what, value: None)
+    assert other.read_text() == "precious"
+
+
+def test_indexes_of_former_options_go_when_the_table_has_changed(csv_table: Path) -> None:
+    def indexes() -> set[str]:
+        return {path.name for path in csv_table.parent.glob(".users.csv.*")}
+
+    elsewhere = csv_table.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / csv_table.name).write_bytes(csv_table.read_bytes())
+    with started(Csv(elsewhere / csv_table.name, index="disk", index_directory=csv_table.parent)):
+        of_another = indexes()
+    with started(Csv(csv_table, index="disk", header=False)):
+        of_former_options = indexes() - of_another
+    half = csv_table.with_name(f".users.csv.0123.index.{os.geteuid()}.new")
+    half.write_text("half")
+    with started(Csv(csv_table, index="disk")):
+        ours = indexes() - of_another - of_former_options
+        assert len(ours) == len(of_former_options) == len(of_another) == 1  # each is current
+        assert not half.exists()
+    mtime_later(csv_table)
+    with started(Csv(csv_table, index="disk")):
+        assert indexes() == of_another | ours
 
 
 def test_a_builder_waits_for_the_lock_of_another(csv_table: Path) -> None:
     how = Rows(csv_table, 1, 2, ",", True, fold)
-    unfinished = csv_table.parent / "made.new"
+    unfinished = csv_table.parent / f"made.{os.geteuid()}.new"
     other = unfinished.open("wb")
     fcntl.flock(other, fcntl.LOCK_EX)
     told: list[str] = []
@@ -389,7 +429,7 @@ def test_what_was_half_built_is_never_opened_and_the_old_one_stays(
         [sys.executable, "-c", program, csv_table], timeout=60, cwd=Path(__file__).parent.parent
     )
     assert done.returncode == -9
-    unfinished = csv_table.parent / "made.new"
+    unfinished = csv_table.parent / f"made.{os.geteuid()}.new"
     assert unfinished.stat().st_size
     assert open_index(unfinished, how, old, identity_of(csv_table)) is None
     assert made.get("a@example.org") == ("1", "3")
@@ -568,7 +608,7 @@ def test_a_full_disk_is_told_and_memory_is_used(tmp_path: Path, monkeypatch: pyt
 
 async def test_who_is_told_to_stop_ends_the_builder_too(csv_table: Path) -> None:
     unfinished = csv_table.parent / place.index_name(Rows(csv_table, 1, 2, ",", True, fold))
-    unfinished = unfinished.with_name(unfinished.name + ".new")
+    unfinished = unfinished.with_name(f"{unfinished.name}.{os.geteuid()}.new")
     with unfinished.open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)  # so that the builder waits
         made, _ = context()

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE, Popen, TimeoutExpired
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from tcpmapkit import ConfigError
 from tcpmapkit.resolvers.source_file import Identity, identity_of
@@ -26,6 +27,11 @@ __all__ = ["CannotIndex", "current_index"]
 #: Seconds that the child has to end when it has said all, and to tidy up when it is told to end.
 _GOODBYE: Final = 0.1
 _PATIENCE: Final = 2.0
+
+#: Processes that build at a time, of which each takes a processor, some 200 MB and the disk.
+_BUILDERS: Final = 2
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
 class CannotIndex(Exception):
@@ -71,6 +77,11 @@ def _why_not(place: Path) -> str | None:
 
 
 async def _build(reading: Reading, place: Path, context: Any) -> Index:
+    async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_BUILDERS)):
+        return await _build_now(reading, place, context)
+
+
+async def _build_now(reading: Reading, place: Path, context: Any) -> Index:
     name = index_name(reading)
     size = (await asyncio.to_thread(identity_of, reading.path)).size
     context.logger.info("building the index of %s (%d bytes) in %s", reading.path, size, place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -28,7 +29,8 @@ def main() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: our parent says when to end
     signal.signal(signal.SIGTERM, _stop)
-    os.nice(10)  # whoever is served comes first
+    with contextlib.suppress(OSError):  # a service may be forbidden to
+        os.nice(10)  # whoever is served comes first
     gc.disable()  # millions of rows are no garbage, and none of them refers to another
     reading, directory, name = pickle.load(sys.stdin.buffer)  # noqa: S301 - our parent's
     last = float("-inf")

@@ -28,10 +28,10 @@ from tcpmapkit import LookupTempFail
 from tcpmapkit.resolvers.source_file import Identity
 from tcpmapkit.resolvers.table.reading import Entry, Reading, Warnings
 
-__all__ = ["ABOUT", "LONGEST", "Index", "about", "long_key", "open_index"]
+__all__ = ["ABOUT", "LONGEST", "Index", "about", "long_key", "open_index", "source_of"]
 
 #: Changes whenever an older index would be misread.
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 #: Bytes of a key that LMDB takes.
 LONGEST: Final = 511
@@ -48,6 +48,7 @@ def about(reading: Reading, identity: Identity, warnings: Warnings, rows: int) -
     """The entry `ABOUT` of an index of this file."""
     made_of = {
         "format": FORMAT,
+        "path": str(reading.path.absolute()),
         "meaning": reading.meaning,
         "source": attrs.astuple(identity),
         "rows": rows,
@@ -65,6 +66,11 @@ class _Opened:
     file: tuple[int, int]
     size: int
     users: int = 0
+
+    def is_cut_off(self) -> bool:
+        """Whether the end is missing, as of a copy that did not end: it must not be touched."""
+        pages: int = self.environment.info()["last_pgno"] + 1
+        return self.size < pages * int(self.environment.stat()["psize"])
 
 
 _lock = threading.Lock()
@@ -89,9 +95,7 @@ class Index:
     def load(self, identities: Iterable[Identity], reading: Reading) -> bool:
         """Read what the index is made of; whether it is what is wanted. Raises anything for one that is
         damaged."""
-        environment = self._opened.environment
-        # A file that was cut off, as by a copy that did not end: what is missing must not be touched.
-        if self.size < (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]:
+        if self._opened.is_cut_off():
             return False
         made_of = json.loads(self._get(ABOUT, b"null"))
         if made_of is None or made_of["format"] != FORMAT or tuple(made_of["meaning"]) != reading.meaning:
@@ -130,6 +134,26 @@ class Index:
             if not self._opened.users:
                 del _opened[self._opened.file]
                 self._opened.environment.close()
+
+
+def source_of(path: Path) -> tuple[str, Identity] | None:
+    """The table that the index in this file was made of, and what that was then; None when the file is no
+    index, or of another version. Raises `ImportError`, `OSError`."""
+    import lmdb
+
+    with _lock:
+        opened = _open(lmdb, path)
+        if opened is None or opened.users:
+            return None
+        try:
+            with opened.environment.begin() as transaction:
+                made_of = None if opened.is_cut_off() else json.loads(transaction.get(ABOUT, b"null"))
+            return None if made_of is None else (made_of["path"], Identity(*made_of["source"]))
+        except (lmdb.Error, ValueError, KeyError, TypeError):
+            return None
+        finally:
+            del _opened[opened.file]
+            opened.environment.close()
 
 
 def open_index(path: Path, reading: Reading, *identities: Identity) -> Index | None:

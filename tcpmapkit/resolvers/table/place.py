@@ -12,7 +12,7 @@ from tcpmapkit.resolvers.source_file import identity_of
 from tcpmapkit.resolvers.table.index import Index, open_index
 from tcpmapkit.resolvers.table.reading import Reading
 
-__all__ = ["find_index", "index_directories", "index_name", "is_trusted"]
+__all__ = ["find_index", "index_directories", "index_name", "index_prefix", "is_trusted"]
 
 #: Where systemd makes the directory of ``CacheDirectory=tcpmapkit``.
 _SYSTEM_CACHE: Final = "/var/cache/tcpmapkit"
@@ -31,7 +31,12 @@ def index_name(reading: Reading) -> str:
     """The name of the file, one for each meaning of each table: several maps may read one file."""
     source = reading.path.absolute()
     meant = json.dumps([str(source), *reading.meaning], ensure_ascii=True)
-    return f".{source.name[:200]}.{hashlib.sha256(meant.encode()).hexdigest()[:12]}.index"
+    return f"{index_prefix(source)}{hashlib.sha256(meant.encode()).hexdigest()[:12]}.index"
+
+
+def index_prefix(source: Path) -> str:
+    """What the names of all indexes of a table begin with, and of tables with the same name elsewhere."""
+    return f".{source.name[:200]}."
 
 
 def find_index(reading: Reading, directories: tuple[Path, ...]) -> Index | None:

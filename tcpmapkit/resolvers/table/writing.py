@@ -11,16 +11,18 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from tcpmapkit import ConfigError
 from tcpmapkit.resolvers.source_file import Identity, identity_of, settled
-from tcpmapkit.resolvers.table.index import ABOUT, LONGEST, about, long_key, open_index
-from tcpmapkit.resolvers.table.place import is_trusted
+from tcpmapkit.resolvers.table.index import ABOUT, LONGEST, about, long_key, open_index, source_of
+from tcpmapkit.resolvers.table.place import index_prefix, is_trusted
 from tcpmapkit.resolvers.table.reading import Reading, Warnings, duplicate, why_refused
 from tcpmapkit.resolvers.table.sorting import Sorter
 
@@ -53,7 +55,8 @@ def write_index(reading: Reading, directory: Path, name: str, warnings: Warnings
     """
     import lmdb
 
-    path, unfinished = directory / name, directory / f"{name}.new"
+    # Each user has a name of its own for what is half done: what root left could not even be opened.
+    path, unfinished = directory / name, directory / f"{name}.{os.geteuid()}.new"
     lock = _lock(unfinished, tell)
     try:
         identity = identity_of(reading.path)
@@ -78,6 +81,7 @@ def write_index(reading: Reading, directory: Path, name: str, warnings: Warnings
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
             raise
         _sync_directory(directory)
+        _tidy(directory, reading.path)
         return identity
     finally:
         os.close(lock)
@@ -94,10 +98,12 @@ def _lock(unfinished: Path, tell: Told) -> int:
                 tell("waiting", True)
                 fcntl.flock(file, fcntl.LOCK_EX)
             if _is_at(file, unfinished):
-                if os.fstat(file).st_uid == os.geteuid():
+                status = os.fstat(file)
+                if (status.st_uid, status.st_nlink) == (os.geteuid(), 1) and stat.S_ISREG(status.st_mode):
                     os.ftruncate(file, 0)
                     return file
-                unfinished.unlink()  # left over; whoever made it may have it open
+                # Another's, who may have it open, or another name of a file that is not to be written to.
+                unfinished.unlink()
         except BaseException:
             os.close(file)
             raise
@@ -249,6 +255,32 @@ def _protect(path: Path, source: Path) -> None:
     except PermissionError:
         mode &= ~0o040 if not mode & 0o004 else ~0  # our group is not the table's
     path.chmod(mode)
+
+
+def _tidy(directory: Path, source: Path) -> None:
+    """Remove the indexes that other options made of the table as it was before, and what others of this user
+    left half done. What cannot be removed stays."""
+    prefix = index_prefix(source)
+    with suppress(OSError, ConfigError):
+        now = identity_of(source)
+        for path in [one for one in directory.iterdir() if one.name.startswith(prefix)]:
+            with suppress(OSError):
+                if path.name.endswith(f".{os.geteuid()}.new"):
+                    _remove_unlocked(path)
+                elif path.name.endswith(".index") and is_trusted(path, source):
+                    made_of = source_of(path)
+                    if made_of is not None and made_of[0] == str(source.absolute()) and made_of[1] != now:
+                        path.unlink()
+
+
+def _remove_unlocked(path: Path) -> None:
+    file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_at(file, path):
+            path.unlink()
+    finally:
+        os.close(file)
 
 
 def _sync_directory(directory: Path) -> None:
