@@ -7,16 +7,22 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import all_contenders
+from benchmarks.large import Large, measure_large
+from benchmarks.layers import Layer, measure_layers
 from benchmarks.postmap import Asked, measure_postmap
 from benchmarks.processes import the_core
 from benchmarks.programs import NoCompiler, compile_programs
 from benchmarks.report import Report, machine, write_report
-from benchmarks.rounds import measure
+from benchmarks.rounds import Cell, measure
+from benchmarks.startup import Startup, measure_startup
 from benchmarks.waiting import measure_hanging, measure_waiting
+
+_PARTS = ["servers", "waiting", "postmap", "large", "layers", "startup"]
 
 _DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
 
@@ -33,11 +39,15 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="TEXT", help="contenders with this in their names")
     parser.add_argument("--keys", type=int, default=10_000, help="for postmap (%(default)s)")
     parser.add_argument("--output", type=Path, default=_DOCS, help="a directory (docs/benchmarks)")
-    parser.add_argument("--skip", nargs="+", default=[], choices=["waiting", "postmap"], help="these parts")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[1_000_000], metavar="N", help="of the big tables (1 million)"
+    )
+    parser.add_argument("--skip", nargs="+", default=[], choices=_PARTS, metavar="PART", help=f"of {_PARTS}")
     parser.add_argument("--trial", action="store_true", help="one tiny round of everything")
     options = parser.parse_args(given)
     if options.trial:
         options.rounds, options.seconds, options.connections, options.keys = 1, 0.05, [1, 8], 50
+        options.rows = [1000]
     return options
 
 
@@ -60,20 +70,36 @@ def main(given: Sequence[str] | None = None) -> int:
         except NoCompiler as error:
             say(str(error))
             return 1
-        with all_contenders(programs, directory, core) as contenders:
-            reference, *others = contenders.at_once
-            chosen = [reference, *(one for one in others if options.only in one.name)]
-            cells = measure(programs, chosen, options.connections, told=say, **amount)
-            hanging, waiting = None, []
+        cells: list[Cell] = []
+        hanging, waiting = None, []
+        missing: dict[str, str] = dict.fromkeys(options.skip, "left out")
+        with ExitStack() as servers:
+            if not {"servers", "waiting"} <= {*options.skip}:
+                contenders = servers.enter_context(all_contenders(programs, directory, core))
+                missing |= contenders.missing
+            if "servers" not in options.skip:
+                reference, *others = contenders.at_once
+                chosen = [reference, *(one for one in others if options.only in one.name)]
+                cells = measure(programs, chosen, options.connections, told=say, **amount)
             if "waiting" not in options.skip:
                 say("lookups that wait")
                 hanging = measure_hanging(programs, contenders, **amount)
                 waiting = measure_waiting(programs, contenders, **amount)
-        asked: list[Asked] | str = "left out"
+        asked: list[Asked] | str = []
         if "postmap" not in options.skip:
             say("postmap")
             asked = measure_postmap(directory, rounds=options.rounds, keys=options.keys, core=core)
-    missing = dict(contenders.missing)
+        large: list[Large] = []
+        if "large" not in options.skip:
+            large = measure_large(directory, options.rows, say)
+        layers: list[Layer] = []
+        if "layers" not in options.skip:
+            say("layers")
+            layers = measure_layers(directory, rounds=options.rounds)
+        startups: list[Startup] = []
+        if "startup" not in options.skip:
+            say("start-up")
+            startups = measure_startup(3 * options.rounds)[1]
     if isinstance(asked, str):
         missing["Postfix's own tables"] = asked
         asked = []
@@ -92,7 +118,8 @@ def main(given: Sequence[str] | None = None) -> int:
         "tcpmapkit": "as shipped: TTLs, limits and counters on; the chain's map has `cache = false` and three"
         " steps in memory, of which the third knows the key",
     }
-    write_report(Report(how, cells, waiting, hanging, asked, missing), options.output)
+    report = Report(how, cells, waiting, hanging, asked, large, startups, layers, missing)
+    write_report(report, options.output)
     say(f"written to {options.output}")
     return 0
 

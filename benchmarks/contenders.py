@@ -23,11 +23,23 @@ from benchmarks.processes import Process, running
 from benchmarks.programs import Programs
 from tcpmapkit.protocols import tcp_table
 
-__all__ = ["CACHED", "CHAIN", "REFERENCE", "Contender", "Contenders", "all_contenders", "tcpmapkit_command"]
+__all__ = [
+    "CACHED",
+    "CACHED_SOCKETMAP",
+    "CHAIN",
+    "REFERENCE",
+    "TWISTED",
+    "Contender",
+    "Contenders",
+    "all_contenders",
+    "tcpmapkit_command",
+]
 
 REFERENCE = "C reference"
 CACHED = "tcpmapkit, cached, tcp_table"
+CACHED_SOCKETMAP = "tcpmapkit, cached, socketmap"
 CHAIN = "tcpmapkit, uncached chain of three"
+TWISTED = "Twisted PostfixTCPMapServer"
 
 _CONFIGURATION = """\
 [log]
@@ -155,7 +167,7 @@ def all_contenders(programs: Programs, directory: Path, core: int | None) -> Ite
         found = [
             Contender(REFERENCE, reference, reference.ports[0], tcp),
             Contender(CACHED, ours, ours.ports[0], tcp),
-            Contender("tcpmapkit, cached, socketmap", ours, ours.ports[1], socketmap),
+            Contender(CACHED_SOCKETMAP, ours, ours.ports[1], socketmap),
             Contender(CHAIN, ours, ours.ports[2], tcp),
         ]
         waiting = [
@@ -167,9 +179,9 @@ def all_contenders(programs: Programs, directory: Path, core: int | None) -> Ite
         if importlib.util.find_spec("twisted"):
             twisted = start(sys.executable, "-m", "benchmarks.twisted_server")
             asked = write_questions(directory / "twisted", twisted_questions())
-            found.append(Contender("Twisted PostfixTCPMapServer", twisted, twisted.ports[0], asked))
+            found.append(Contender(TWISTED, twisted, twisted.ports[0], asked))
         else:
-            missing["Twisted PostfixTCPMapServer"] = "not installed"
+            missing[TWISTED] = "not installed"
         if importlib.util.find_spec("postfix_mta_sts_resolver"):
             mta_sts = start(sys.executable, "-m", "benchmarks.mta_sts_server")
             asked = write_questions(directory / "mta_sts", mta_sts_questions())

@@ -18,8 +18,8 @@ class Theme:
 
 
 THEMES = {
-    "light": Theme("#1f2328", "#d1d9e0", ("#0550ae", "#54a3ff", "#b6d7ff")),
-    "dark": Theme("#e6edf3", "#3d444d", ("#79c0ff", "#2f81f7", "#1a4a8a")),
+    "light": Theme("#1f2328", "#d1d9e0", ("#0550ae", "#54a3ff", "#b6d7ff", "#8c959f")),
+    "dark": Theme("#e6edf3", "#3d444d", ("#79c0ff", "#2f81f7", "#1a4a8a", "#6e7681")),
 }
 
 
@@ -48,7 +48,7 @@ def bar_chart(title: str, series: Sequence[str], bars: Sequence[Bar], theme: The
         f'<text x="8" y="22" font-size="15" font-weight="600">{escape(title)}</text>',
     ]
     for number, name in enumerate(series):
-        x = _LEFT + 150 * number
+        x = _LEFT + 140 * number
         lines.append(f'<rect x="{x}" y="34" width="12" height="12" fill="{theme.bars[number]}"/>')
         lines.append(f'<text x="{x + 18}" y="44">{escape(name)}</text>')
     lines.append(

@@ -20,6 +20,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import attrs
+
+__all__ = ["Startup", "measure_startup"]
+
 TOP = Path(__file__).resolve().parent.parent
 
 LIBRARIES = "import click, attrs, cattrs, pluggy, tomli"
@@ -88,28 +92,23 @@ def slow_imports(arguments: Sequence[str]) -> str:
     return "\n".join([*rows[:40], f"{sum(own.values()) / 1000:7.1f} ms  {len(own)} modules"])
 
 
-def main() -> None:
-    """Measure, and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--imports", action="store_true")
-    options = parser.parse_args()
-    os.environ["PYTHONPATH"] = str(TOP)
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+@attrs.frozen
+class Startup:
+    """A command, and the seconds it takes more than an interpreter that imports the libraries: of the
+    processor, or until it is ready; round by round. `wanted`: at most so many."""
+
+    what: str
+    more: tuple[float, ...]
+    wanted: float
+
+
+def measure_startup(rounds: int) -> tuple[dict[str, list[float]], list[Startup]]:
+    """Seconds of everything that was run, and what that says."""
     with tempfile.TemporaryDirectory() as place:
-        # Compiled once, as an installed package is, whatever is done to the sources meanwhile.
-        os.environ["PYTHONPYCACHEPREFIX"] = str(Path(place, "compiled"))
-        site = Path(place, "tcpmapkit.toml")
-        site.write_text(SITE)
-        Path(place, "aliases.csv").write_text("from,to\na@example.org,b@example.org\n")
-        query = ("-c", MAIN, "query", "-c", str(site), "aliases", "a@example.org")
+        site, query = _prepare(Path(place))
         run = ("-c", MAIN, "run", "-c", str(site))
-        if options.imports:
-            cpu_seconds(*query)
-            print(slow_imports(query))
-            return
         measured: dict[str, list[float]] = {}
-        for number in range(options.rounds + 1):
+        for number in range(rounds + 1):
             for what, took in (
                 ("libraries, CPU", cpu_seconds("-c", LIBRARIES)),
                 ("query, CPU", cpu_seconds(*query)),
@@ -118,15 +117,45 @@ def main() -> None:
             ):
                 if number:  # the first one compiles
                     measured.setdefault(what, []).append(took)
+    return measured, [
+        Startup(what, tuple(a - b for a, b in zip(measured[what], measured[than], strict=True)), wanted)
+        for what, than, wanted in (
+            ("query, CPU", "libraries, CPU", 0.1),
+            ("run, until it is ready", "libraries, until a line", 0.4),
+        )
+    ]
+
+
+def _prepare(place: Path) -> tuple[Path, tuple[str, ...]]:
+    """A configuration, and a query of it."""
+    os.environ["PYTHONPATH"] = str(TOP)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # Compiled once, as an installed package is, whatever is done to the sources meanwhile.
+    os.environ["PYTHONPYCACHEPREFIX"] = str(place / "compiled")
+    site = place / "tcpmapkit.toml"
+    site.write_text(SITE)
+    (place / "aliases.csv").write_text("from,to\na@example.org,b@example.org\n")
+    return site, ("-c", MAIN, "query", "-c", str(site), "aliases", "a@example.org")
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--imports", action="store_true")
+    options = parser.parse_args()
+    if options.imports:
+        with tempfile.TemporaryDirectory() as place:
+            _, query = _prepare(Path(place))
+            cpu_seconds(*query)
+            print(slow_imports(query))
+        return
+    measured, startups = measure_startup(options.rounds)
     for what, times in measured.items():
         print(f"{what:<24} median {statistics.median(times):.3f} s   smallest {min(times):.3f} s")
-    for what, than, allowed in (
-        ("query, CPU", "libraries, CPU", 0.1),
-        ("run, until it is ready", "libraries, until a line", 0.4),
-    ):
-        more = statistics.median(a - b for a, b in zip(measured[what], measured[than], strict=True))
-        least = min(measured[what]) - min(measured[than])
-        print(f"{what}: {more:.3f} s more than the libraries (smallest: {least:.3f} s); aim: {allowed} s")
+    for one in startups:
+        more, least = statistics.median(one.more), min(one.more)
+        print(f"{one.what}: {more:.3f} s more than the libraries (least: {least:.3f} s); aim: {one.wanted} s")
 
 
 if __name__ == "__main__":

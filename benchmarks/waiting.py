@@ -19,8 +19,7 @@ from benchmarks.rounds import run_load
 __all__ = ["Hanging", "Waiting", "measure_hanging", "measure_waiting"]
 
 _WAITING = 256
-_HANGING = 500
-_MANY = 1000
+_HANGING = 1000
 _SETTLED = 0.2
 
 
@@ -96,10 +95,10 @@ def measure_hanging(
     cached = next(one for one in contenders.at_once if one.name == CACHED)
     hangs = contenders.waiting[-1]
     # First of all: memory that was once needed is not given back, and would be needed again unseen.
-    with _asked(hangs, _MANY) as ask:
+    with _asked(hangs, _HANGING) as ask:
         idle = pss(hangs.process.pid)
         ask()
-        memory = (pss(hangs.process.pid) - idle) / _MANY
+        memory = (pss(hangs.process.pid) - idle) / _HANGING
     without, beside = [], []
     for _ in range(rounds):
         without.append(run_load(programs, cached, 64, seconds=seconds, warm=2000, core=core).p99)

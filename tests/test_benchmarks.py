@@ -14,11 +14,14 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.contenders import Contender
+from benchmarks.aims import aims
+from benchmarks.contenders import CACHED, CHAIN, TWISTED, Contender
 from benchmarks.data import KEYS, rows, tcp_questions, write_questions
+from benchmarks.postmap import IN_PROCESS, Asked
 from benchmarks.processes import Process, pinned, running
 from benchmarks.programs import NoCompiler, Programs, compile_programs
-from benchmarks.rounds import run_load
+from benchmarks.rounds import Cell, run_load
+from benchmarks.startup import Startup
 from tcpmapkit.protocols.tcp_table import encode, quote
 from tcpmapkit.query import Found, NotFound
 
@@ -110,10 +113,13 @@ def test_what_is_pinned_runs_on_that_core_alone() -> None:
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"[{core}]\n"
 
 
+OTHER_PARTS = ["waiting", "postmap", "large", "layers", "startup"]
+
+
 @pytest.mark.usefixtures("programs")
 def test_a_tiny_run_writes_the_table_and_the_plots(tmp_path: Path) -> None:
     page = tmp_path / "page"
-    given = ["--trial", "--only", ", cached", "--skip", "waiting", "postmap", "--output", str(page)]
+    given = ["--trial", "--only", ", cached", "--skip", *OTHER_PARTS, "--output", str(page)]
     assert main(given) == 0
     table = (page / "README.md").read_text()
     measured = ("C reference", "tcpmapkit, cached, tcp_table", "tcpmapkit, cached, socketmap")
@@ -127,3 +133,48 @@ def test_a_tiny_run_writes_the_table_and_the_plots(tmp_path: Path) -> None:
     for theme in ("light", "dark"):
         drawn = ElementTree.parse(page / f"ratio-{theme}.svg").getroot()
         assert "tcpmapkit, cached, socketmap" in [text.text for text in drawn.iter() if text.text]
+
+
+@pytest.mark.usefixtures("programs")
+def test_tables_and_layers_are_measured_without_the_servers(tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    skipped = ["servers", "waiting", "postmap", "startup"]
+    assert main(["--trial", "--rows", "1000", "--skip", *skipped, "--output", str(page)]) == 0
+    results = json.loads((page / "results.json").read_text())
+    assert {table["kind"]: bool(table["disk"]) for table in results["large"]} == {
+        "file, in memory": False,
+        "csv, in memory": False,
+        "csv, index": True,
+    }
+    assert all(cost > 0 for layer in results["layers"] for cost in layer["costs"])
+    text = (page / "README.md").read_text()
+    assert "## Big tables" in text
+    assert "## What each layer costs" in text
+    assert "Not measured: servers: left out." in text
+
+
+def _cell(contender: str, ratio: float, p99: float) -> Cell:
+    return Cell(contender, 64, (), (ratio,), (ratio,), (p99,))
+
+
+def test_what_falls_short_is_said_with_the_reason() -> None:
+    cells = [_cell(CACHED, 0.60, 2), _cell(CHAIN, 0.37, 3), _cell(TWISTED, 0.18, 4)]
+    asked = [
+        Asked("pcre", 10, "Postfix itself", (0.5,)),
+        Asked("pcre", 10, IN_PROCESS, (1.5,)),
+        Asked("pcre", 10_000, "Postfix itself", (500.0,)),
+        Asked("pcre", 10_000, IN_PROCESS, (5.0,)),
+    ]
+    startups = [Startup("query, CPU", (0.08, 0.09), 0.1)]
+    found = {aim.what: bool(aim.why) for aim in aims(cells, asked, startups)}
+    assert found == {
+        f"{CACHED}, 64 connections: throughput / C": False,
+        f"{CHAIN}, 64 connections: throughput / C": True,
+        f"{CACHED}, 64 connections: throughput / Twisted": False,
+        f"{CHAIN}, 64 connections: throughput / Twisted": True,
+        f"{CACHED}, 64 connections: p99 / C": False,
+        f"{CHAIN}, 64 connections: p99 / C": True,
+        "pcre, 10 rows: microseconds, at most Postfix's own": True,
+        "pcre, 10000 rows: microseconds, at most Postfix's own": False,
+        "query, CPU: seconds more than the libraries": False,
+    }

@@ -1,0 +1,109 @@
+"""What is wanted of this server, and why some of it is not reached."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+
+import attrs
+
+from benchmarks.contenders import CACHED, CACHED_SOCKETMAP, CHAIN, REFERENCE, TWISTED
+from benchmarks.postmap import IN_PROCESS, Asked
+from benchmarks.rounds import Cell
+from benchmarks.startup import Startup
+
+__all__ = ["Aim", "aims"]
+
+# Of the reference's requests a second, by the number of connections.
+_RATIOS = {
+    CACHED: {1: 0.70, 64: 0.55, 256: 0.55},
+    CACHED_SOCKETMAP: {1: 0.70, 64: 0.55, 256: 0.55},
+    CHAIN: {1: 0.50, 64: 0.38, 256: 0.38},
+}
+_TWISTED = 3.3
+_P99 = 2.5
+
+_BESIDE_TWISTED = (
+    "at {connections} connections the C reference itself, which only looks a key up, is {most:.1f} times"
+    " Twisted here: most of a request is socket calls, which cost everybody the same"
+)
+_P99_OF_A_CHAIN = (
+    "all connections ask at once and are answered one after the other, so that the last waits for the"
+    " {connections} before it: what a chain costs in Python more than a look-up in C, as often. Next step:"
+    " the codec and the chain compiled by mypyc"
+)
+_SMALL_TABLES = "the microsecond that Python takes to ask a table at all; behind a socket it does not show"
+_STARTUP = "a busy machine: see the least of the rounds"
+
+
+@attrs.frozen
+class Aim:
+    """Something wanted, as text; `why` says why it is not reached, "" where it is."""
+
+    what: str
+    wanted: str
+    measured: str
+    why: str
+
+
+def aims(cells: Sequence[Cell], asked: Sequence[Asked], startups: Sequence[Startup]) -> list[Aim]:
+    """All that was wanted and has been measured."""
+    return [
+        *_throughput(cells),
+        *_beside_twisted(cells),
+        *_latency(cells),
+        *_tables(asked),
+        *_starts(startups),
+    ]
+
+
+def _aim(what: str, wanted: float, measured: float, why: str, least: bool, form: str = ".2f") -> Aim:
+    reached = measured >= wanted if least else measured <= wanted
+    limit = "at least" if least else "at most"
+    return Aim(what, f"{limit} {wanted:{form}}", f"{measured:{form}}", "" if reached else why)
+
+
+def _places(cells: Sequence[Cell], names: Sequence[str]) -> Iterator[tuple[str, Cell]]:
+    for cell in cells:
+        if cell.contender in names:
+            plural = "s" if cell.connections > 1 else ""
+            yield f"{cell.contender}, {cell.connections} connection{plural}", cell
+
+
+def _throughput(cells: Sequence[Cell]) -> Iterator[Aim]:
+    for place, cell in _places(cells, list(_RATIOS)):
+        wanted = _RATIOS[cell.contender].get(cell.connections)
+        if wanted is not None:
+            why = "see the spread of the rounds above: the machine had other work"
+            yield _aim(f"{place}: throughput / C", wanted, cell.ratio, why, least=True)
+
+
+def _beside_twisted(cells: Sequence[Cell]) -> Iterator[Aim]:
+    twisted = {cell.connections: cell.ratio for cell in cells if cell.contender == TWISTED}
+    for place, cell in _places(cells, list(_RATIOS)):
+        ratio = twisted.get(cell.connections)
+        if ratio:
+            why = _BESIDE_TWISTED.format(connections=cell.connections, most=1 / ratio)
+            yield _aim(f"{place}: throughput / Twisted", _TWISTED, cell.ratio / ratio, why, least=True)
+
+
+def _latency(cells: Sequence[Cell]) -> Iterator[Aim]:
+    for place, cell in _places(cells, list(_RATIOS)):
+        if cell.connections == 64 and cell.contender != REFERENCE:
+            why = _P99_OF_A_CHAIN.format(connections=cell.connections - 1)
+            yield _aim(f"{place}: p99 / C", _P99, statistics.median(cell.p99_ratios), why, least=False)
+
+
+def _tables(asked: Sequence[Asked]) -> Iterator[Aim]:
+    cost: Callable[[Asked], float] = lambda one: statistics.median(one.costs)  # noqa: E731
+    own = {(one.table, one.rows): cost(one) for one in asked if one.through == "Postfix itself"}
+    for one in asked:
+        if one.through == IN_PROCESS and one.table != "texthash":
+            what = f"{one.table}, {one.rows} rows: microseconds, at most Postfix's own"
+            yield _aim(what, own[one.table, one.rows], cost(one), _SMALL_TABLES, least=False, form=".1f")
+
+
+def _starts(startups: Sequence[Startup]) -> Iterator[Aim]:
+    for one in startups:
+        what = f"{one.what}: seconds more than the libraries"
+        yield _aim(what, one.wanted, statistics.median(one.more), _STARTUP, least=False, form=".3f")
