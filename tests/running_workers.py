@@ -36,11 +36,20 @@ class Workers:
 
     def sockets(self, pid: int) -> int:
         """How many sockets a worker has."""
-        count = 0
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):  # closed meanwhile
-                count += link.readlink().name.startswith("socket:")
-        return count
+        return len(_sockets(pid))
+
+    def listening(self, pid: int) -> set[str]:
+        """The sockets of a process that listen, as the system names them."""
+        found = set()
+        for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A":
+                found.add(f"socket:[{words[9]}]")
+        for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "00010000":
+                found.add(f"socket:[{words[6]}]")
+        return found & _sockets(pid)
 
     @property
     def port(self) -> int:
@@ -50,6 +59,11 @@ class Workers:
     def kill(self, pid: int) -> None:
         """End one by SIGKILL."""
         os.kill(pid, signal.SIGKILL)
+
+    async def replaced(self, pid: int) -> None:
+        """Until another has the place of the one that was killed."""
+        count = len(self.pids())
+        await self.becomes(lambda: pid not in self.pids() and len(self.pids()) >= count)
 
     def wait_for(self, true: Callable[[], object]) -> None:
         """Until it is so, for a moment at most."""
@@ -82,6 +96,14 @@ def running_workers(directory: Path, text: str, **plugins: str) -> Iterator[Work
             finally:
                 for pid in filter(_is_there, left):
                     os.kill(pid, signal.SIGKILL)
+
+
+def _sockets(pid: int) -> set[str]:
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.add(link.readlink().name)
+    return {name for name in found if name.startswith("socket:")}
 
 
 def _is_there(pid: int) -> bool:

@@ -73,11 +73,10 @@ async def test_killing_workers_refuses_nobody_and_costs_a_client_one_reconnect_a
                 before = clients.reconnects.copy()
                 victim = chance.choice(workers.pids())
                 workers.kill(victim)
-                await workers.becomes(lambda: victim not in workers.pids())  # noqa: B023
                 await clients.more(100)
                 if KILLS >= 60:
                     await asyncio.sleep(0.8)
-                await workers.becomes(lambda: len(workers.pids()) == 2)
+                await workers.replaced(victim)
                 assert max((clients.reconnects - before).values(), default=0) <= 1
         assert (clients.refused, clients.wrong) == (0, {})
         assert workers.server.log().count("killed by SIGKILL") == KILLS
@@ -114,6 +113,7 @@ async def test_after_a_burst_workers_are_at_most_one_connection_apart(tmp_path: 
 async def test_a_connection_that_a_dead_worker_never_took_is_served_by_another(tmp_path: Path) -> None:
     with running_workers(tmp_path, served()) as workers:
         first = workers.pids()[0]
+        at_first = workers.sockets(first)
         os.kill(first, signal.SIGSTOP)
         clients = [await asyncio.open_connection("127.0.0.1", workers.port) for _ in range(8)]
         for _, writer in clients:
@@ -123,6 +123,8 @@ async def test_a_connection_that_a_dead_worker_never_took_is_served_by_another(t
         await workers.becomes(lambda: sum(one.done() for one in reading) >= 4)
         workers.kill(first)
         assert await asyncio.wait_for(asyncio.gather(*reading), PATIENCE) == [VALUE] * 8
+        await workers.replaced(first)
+        await workers.becomes(lambda: [workers.sockets(pid) - at_first for pid in workers.pids()] == [8, 0])
         for _, writer in clients:
             writer.close()
 

@@ -164,7 +164,7 @@ async def test_when_a_worker_dies_while_it_loads_none_takes_it_and_the_next_one_
         assert not await reloading
         (place / "wait").unlink()
         assert "has ended while it loaded the new configuration" in workers.server.log()
-        await workers.becomes(lambda: len(workers.pids()) == 2)
+        await workers.replaced(first)
         assert await from_all(workers) == {b"200 one\n"}
         assert await reload(workers, HEAD + TCP_TABLE + picky("two"))
         assert await from_all(workers) == {b"200 two\n"}
@@ -198,7 +198,11 @@ async def test_listeners_come_and_go_without_a_word_to_the_clients_of_the_others
         client.connect(str(path))
         return client
 
+    def workers_listen() -> bool:
+        return any(workers.listening(pid) for pid in workers.pids())
+
     with running_workers(tmp_path, HEAD + one + TCP_TABLE + static("one")) as workers:
+        assert workers.listening(workers.parent)
         place = workers.server.configuration.parent
         port = int(workers.server.endpoints[1].rpartition(":")[2])
         async with asking(port, GET, b"200 one\n") as clients:
@@ -211,8 +215,13 @@ async def test_listeners_come_and_go_without_a_word_to_the_clients_of_the_others
                     with connect(place / "other") as client:
                         assert ask(client) == b"6:OK two,"
                 assert not (place / "one").exists()
+                victim = workers.pids()[0]
+                workers.kill(victim)
+                await workers.replaced(victim)
+                await workers.becomes(lambda: not workers_listen())
                 first.settimeout(PATIENCE)
                 assert first.recv(1) == b""
+                clients.reconnects.clear()
             assert not await reload(
                 workers, HEAD + SOCKETMAP.format(name="no/such") + TCP_TABLE + static("x")
             )
@@ -279,7 +288,7 @@ def get(workers: Workers, path: str) -> tuple[int, str]:
 def test_the_status_is_that_of_all_workers_and_says_how_often_each_was_replaced(tmp_path: Path) -> None:
     with running_workers(tmp_path, HEAD + TCP_TABLE + static("one")) as workers:
         workers.kill(workers.pids()[0])
-        workers.wait_for(lambda: len(workers.pids()) == 2)
+        workers.wait_for(lambda: len(json.loads(get(workers, "/v1/status")[1]).get("workers", ())) == 2)
         for _ in range(6):
             asyncio.run(answer(workers.port, GET))
         status, body = get(workers, "/v1/status")

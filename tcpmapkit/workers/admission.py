@@ -53,7 +53,7 @@ class Admission:
         self._asked: Member | None = None
         self._said = Seldom()
         crew.on_ready.append(self._worker_came)
-        crew.on_gone.append(self._worker_went)
+        crew.on_given_back = self._given_back
         crew.on.update(taken=self._reported, room=self._told_of_room)
         self.replace(listeners)
 
@@ -219,7 +219,7 @@ class Admission:
         if self._paused is not None:
             self._resume()
 
-    def _worker_went(self, member: Member, given_back: list[tuple[Listener, socket.socket]]) -> None:
+    def _given_back(self, given_back: list[tuple[Listener, socket.socket]]) -> None:
         for listener, connection in given_back:
             if self._open and (listener in self.listeners or listener is self.admin):
                 self._deal(listener, connection)

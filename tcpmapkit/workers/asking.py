@@ -49,7 +49,7 @@ class Asking:
         self._questions: dict[int, _Question] = {}
         self._last = 0
         crew.on.update(ask=self._asked, answer=self._answered)
-        crew.on_gone.append(lambda member, _: self._worker_went(member))
+        crew.on_gone.append(self._worker_went)
 
     def _asked(self, member: Member, message: dict[str, Any]) -> None:
         request, number = message["ask"], message["id"]

@@ -43,8 +43,8 @@ _log = logging.getLogger(__name__)
 
 class Crew:
     """`count` workers, started by `spawn`. Whoever uses it says what is done with each kind of message
-    (`on`), when a worker can serve (`on_ready`) and when one is gone (`on_gone`, with the connections
-    that it never had)."""
+    (`on`), when a worker can serve (`on_ready`), when one is gone (`on_gone`), and with the connections that
+    were sent to one which has not taken them and never will (`on_given_back`)."""
 
     def __init__(self, turns: Turns, spawn: Spawn) -> None:
         self._turns = turns
@@ -57,7 +57,8 @@ class Crew:
             "leaving": self._leaves,
         }
         self.on_ready: list[Callable[[Member], None]] = []
-        self.on_gone: list[Callable[[Member, list[tuple[Listener, socket.socket]]], None]] = []
+        self.on_gone: list[Callable[[Member], None]] = []
+        self.on_given_back: Callable[[list[tuple[Listener, socket.socket]]], None] = lambda given_back: None
         #: Called when a worker dies before it could serve, with what became of it; True: that is the end.
         self.on_failed_start: Callable[[Member, str], bool] = lambda member, fate: False
         self.count = 0
@@ -200,6 +201,7 @@ class Crew:
             return
         member.leaving = True
         _log.info("%s was told to stop: another takes its place", member.name)
+        self.on_given_back(member.give_back())  # from now on it takes none
         self.restarts[member.number].count += 1
         self._start(member.number)
 
@@ -240,14 +242,15 @@ class Crew:
         member.ready = False
         self._turns.unwatch(member.channel)
         self.members.remove(member)
-        given_back = member.give_back()
+        # Before another is started, which would have these too, and keep them open.
+        self.on_given_back(member.give_back())
         member.close()
         fate = f"killed by {signal.Signals(-code).name}" if code < 0 else f"status {code}"
         if not self._stopping and not member.leaving:
             _log.error("%s has ended: %s", member.name, fate)
             self._replace(member, fate)
         for call in self.on_gone:
-            call(member, given_back)
+            call(member)
 
     def _replace(self, member: Member, fate: str) -> None:
         if not member.served and self.on_failed_start(member, fate):

@@ -65,12 +65,12 @@ class Member:
         self._held.append((listener, connection, now))
 
     def report(self, message: dict[str, Any]) -> None:
-        """It says how many connections it has taken, ever, and how many are open."""
-        taken = message["taken"]
+        """It says how many connections it has taken, ever, and how many are open. Raises `ValueError`."""
+        taken = int(message["taken"])
         while self._taken < taken and self._held:
             self._held.popleft()[1].close()
             self._taken += 1
-        self._open = message["open"]
+        self._open = int(message["open"])
 
     def give_back(self) -> list[tuple[Listener, socket.socket]]:
         """The connections that it never had."""

@@ -25,7 +25,7 @@ class CrewMetrics:
         self._admission = admission
         self._reloading = reloading
         self._departed = Departed()
-        crew.on_gone.append(lambda member, _: self._departed.depart(str(member.pid)))
+        crew.on_gone.append(lambda member: self._departed.depart(str(member.pid)))
 
     def note(self, member: Member, answer: dict[str, Any]) -> None:
         """Take note of a worker's answer."""

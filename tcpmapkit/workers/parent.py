@@ -108,7 +108,8 @@ class Parent:
             self._crew.end()
             for listener in [*listeners, *([admin] if admin is not None else ())]:
                 listener.close()
-            if hasattr(self, "_admission"):
+            if hasattr(self, "_reloading"):
+                self._reloading.close()
                 self._admission.close()
             self._turns.close()
         if self._failure is not None:
@@ -122,6 +123,7 @@ class Parent:
             self._turns.abandon()
             self._crew.abandon()
             self._admission.abandon()
+            self._reloading.abandon()
             self._notifier.close()
             inherited_sockets().close()
 
@@ -140,7 +142,7 @@ class Parent:
         crew = self._crew
         crew.on["failed"] = self._worker_failed
         crew.on_ready.append(self._worker_came)
-        crew.on_gone.append(lambda member, _: self._worker_went())
+        crew.on_gone.append(lambda member: self._end_when_all_went())
         crew.on_failed_start = self._worker_died_early
         self._reloading.began = self._notifier.reloading
         self._reloading.ended = lambda good: self._notifier.ready(self._status())
@@ -215,14 +217,14 @@ class Parent:
         self._admission.close()
         self._crew.stop()
         self._turns.later(self._in_force.config.server.grace + _LAST_TURNS, self._kill_the_rest)
-        self._worker_went()
+        self._end_when_all_went()
 
     def _kill_the_rest(self) -> None:
         for member in self._crew.members:
             _log.warning("%s has not ended within the grace, and is killed", member.name)
             self._crew.kill(member)
 
-    def _worker_went(self) -> None:
+    def _end_when_all_went(self) -> None:
         if self._stopping and not self._crew.members:
             self._turns.end()
 

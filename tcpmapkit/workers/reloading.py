@@ -72,7 +72,18 @@ class Reloading:
         self.results = {"good": 0, "bad": 0}
         crew.on.update(prepared=self._prepared, took=self._took)
         crew.on_ready.append(self._worker_came)
-        crew.on_gone.append(lambda member, _: self._worker_went(member))
+        crew.on_gone.append(self._worker_went)
+
+    def close(self) -> None:
+        """Give up what an attempt has bound that was not taken."""
+        for listener in self._attempt.added if self._attempt is not None else ():
+            listener.close()
+
+    def abandon(self) -> None:
+        """Close what a forked process has of that; the sockets of its parent go on listening."""
+        for listener in self._attempt.added if self._attempt is not None else ():
+            for listening in listener.sockets:
+                listening.close()
 
     def reload(self, *, force: bool, done: Done) -> None:
         """Read the file, and have all serve what it says; `done` is called with the answer: whether it is
@@ -203,6 +214,10 @@ class Reloading:
         attempt.taking = True
         now = self._in_force
         now.document, now.config, now.version = attempt.document, attempt.config, self._version
+        for listener, config in zip(attempt.listeners, attempt.config.listeners, strict=True):
+            listener.take(config)
+        self._admission.limit = attempt.limit
+        self._admission.replace(attempt.listeners)
         for member in list(self._crew.members):
             if member.ready and not member.leaving:
                 attempt.waiting.add(member.pid)
@@ -211,10 +226,6 @@ class Reloading:
                 self._crew.tell(member, {"take": self._version})
             elif not member.leaving:
                 self._crew.renew(member)
-        for listener, config in zip(attempt.listeners, attempt.config.listeners, strict=True):
-            listener.take(config)
-        self._admission.limit = attempt.limit
-        self._admission.replace(attempt.listeners)
         self._done_when_all_took(attempt)
 
     def _took(self, member: Member, message: dict[str, Any]) -> None:

@@ -49,7 +49,9 @@ class Worker:
         self._prepared: Prepared | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._taking = False
-        self._waiting: list[tuple[int, socket.socket]] = []  # came while a configuration was being taken
+        self._waiting: list[
+            tuple[int, socket.socket | None]
+        ] = []  # came while a configuration was being taken
         self._questions: dict[int, asyncio.Future[list[dict[str, Any]]]] = {}
         self._numbers = itertools.count(1)
 
@@ -124,9 +126,9 @@ class Worker:
 
     def _told(self, message: Message, connection: socket.socket | None) -> None:
         if "deal" in message:
-            self._taken += 1
-            if connection is None:
-                _log.error("a connection is lost: there is no descriptor left for it")
+            if self._stopping.is_set():  # the parent has it too, and gives it to another
+                if connection is not None:
+                    connection.close()
             elif self._taking:
                 self._waiting.append((message["deal"], connection))
             else:
@@ -170,8 +172,11 @@ class Worker:
 
     # Connections.
 
-    def _serve(self, listener: int, connection: socket.socket) -> None:
-        if listener == ADMIN:
+    def _serve(self, listener: int, connection: socket.socket | None) -> None:
+        self._taken += 1
+        if connection is None:
+            _log.error("a connection is lost: there is no descriptor left for it")
+        elif listener == ADMIN:
             if self.serve_admin is not None:
                 self._do(self.serve_admin(connection))
             else:
@@ -187,8 +192,7 @@ class Worker:
     def _report(self) -> None:
         self._reporting = False
         if not self._channel.closed:
-            open_now = len(self._serving.server.connections) + len(self._waiting)
-            self._tell({"taken": self._taken, "open": open_now})
+            self._tell({"taken": self._taken, "open": len(self._serving.server.connections)})
 
     # Another configuration.
 
@@ -217,6 +221,7 @@ class Worker:
         waiting, self._waiting = self._waiting, []
         for listener, connection in waiting:
             self._serve(listener, connection)
+        self._report()
         warnings = [str(warning) for warning in reloaded.warnings]
         self._tell({"took": attempt, "warnings": warnings, "changed": sorted(reloaded.changed)})
 
