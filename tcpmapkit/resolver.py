@@ -15,7 +15,7 @@ from tcpmapkit.query import Query
 from tcpmapkit.seldom import Seldom
 from tcpmapkit.shown import shown_key
 
-__all__ = ["Chain", "Context", "Map", "blocking"]
+__all__ = ["Chain", "Context", "HasFiles", "Map", "blocking"]
 
 
 class Chain(Protocol):
@@ -41,6 +41,22 @@ class Map(Protocol):
     def can_wait(self) -> bool: ...
 
     def resolve(self, query: Query) -> Any: ...
+
+
+class HasFiles(Protocol):
+    """What a resolver may have whose answers come from files: then these are watched.
+
+    `files` are those whose change concerns it. `is_current()` says whether they are still the ones that
+    were read; it is called in a thread, now and then, and does no more than ask the system what they are.
+    When it says no, another resolver is made of the same options and started, and takes this one's place;
+    this one is stopped when its last lookup has ended. `rows`, which it need not have, is how many keys it
+    has loaded: another one with far fewer (`max_shrink`) is not taken.
+    """
+
+    @property
+    def files(self) -> tuple[Path, ...]: ...
+
+    def is_current(self) -> bool: ...
 
 
 @attrs.define(eq=False)

@@ -82,7 +82,7 @@ class Http:
         default=None, metadata={"help": "A certificate and its key (PEM, one file) to show to the server."}
     )
     token_file: Path | None = attrs.field(
-        default=None, metadata={"help": "A file with a token, sent as Authorization: Bearer; read at start."}
+        default=None, metadata={"help": "A file with a token, sent as Authorization: Bearer."}
     )
 
     _url: Url = attrs.field(init=False)
