@@ -15,7 +15,7 @@ from typing import Final
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.shown import Shown, hide, show_keys
 
-__all__ = ["drop_log", "has_syslog", "lost_lines", "set_up_log", "warn_on_standard_error"]
+__all__ = ["change_log", "drop_log", "has_syslog", "lost_lines", "set_up_log", "warn_on_standard_error"]
 
 _SYSLOG: Final = "/dev/log"
 
@@ -86,8 +86,13 @@ def set_up_log(to: str = "stderr", level: str = "info", form: str = "text", keys
         handler = _to_standard_error()
         text = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     handler.setFormatter(_Json() if form == "json" else _OneLine(text))
-    show_keys(keys)
     _send_to(handler)
+    change_log(level, keys)
+
+
+def change_log(level: str, keys: Shown) -> None:
+    """Log from another level on, and show keys otherwise."""
+    show_keys(keys)
     logging.getLogger().setLevel(level.upper())
 
 

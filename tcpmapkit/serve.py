@@ -63,35 +63,36 @@ async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> No
     serving = Serving(site)
     serving.notifier = notifier = Notifier.from_environment()
     started = False
-    async with controlled(serving):
-        try:
-            serving.server.bind()
-            notifier.status("loading tables")
-            if not await before(stopping, site.start()):
-                return
-            serving.server.drop_privileges()
-            started = True
-            gc.collect()  # of what building has left, for nothing of it is found after this:
-            gc.freeze()  # tables stay: to look for garbage in them would stop everybody
-            site.plugins.startup(site.config)
-            await serving.start()
-            ready(
-                [
-                    _as_bound(listener, at)
-                    for listener, at in zip(site.config.listeners, serving.server.addresses, strict=True)
-                ]
-            )
-            inherited_sockets().warn_of_left()
-            notifier.ready(serving.status)
-            with keep_alive(notifier, asyncio.get_running_loop()), reloading(serving):
-                await stopping.wait()
-        finally:
-            notifier.stopping()
-            await serving.stop()
-            if started:
-                gc.unfreeze()
-                site.plugins.shutdown()
-            notifier.close()
+    with reloading(serving):
+        async with controlled(serving):
+            try:
+                serving.server.bind()
+                notifier.status("loading tables")
+                if not await before(stopping, site.start()):
+                    return
+                serving.server.drop_privileges()
+                started = True
+                gc.collect()  # of what building has left, for nothing of it is found after this:
+                gc.freeze()  # tables stay: to look for garbage in them would stop everybody
+                site.plugins.startup(site.config)
+                await serving.start()
+                ready(
+                    [
+                        _as_bound(listener, at)
+                        for listener, at in zip(site.config.listeners, serving.server.addresses, strict=True)
+                    ]
+                )
+                inherited_sockets().warn_of_left()
+                notifier.ready(serving.status)
+                with keep_alive(notifier, asyncio.get_running_loop()):
+                    await stopping.wait()
+            finally:
+                notifier.stopping()
+                await serving.stop()
+                if started:
+                    gc.unfreeze()
+                    site.plugins.shutdown()
+                notifier.close()
 
 
 @contextlib.asynccontextmanager
@@ -117,11 +118,14 @@ async def controlled(serving: Serving) -> AsyncIterator[None]:
 
 @contextlib.contextmanager
 def reloading(serving: Serving) -> Iterator[None]:
-    """Reload at SIGHUP."""
+    """Reload at SIGHUP; one that comes before there is anything to reload does not end the process."""
     loop = asyncio.get_running_loop()
     under_way: set[asyncio.Task[Any]] = set()
 
     def reload() -> None:
+        if not serving.ready:
+            _log.info("SIGHUP: still starting, or stopping already")
+            return
         task = loop.create_task(serving.reload())
         under_way.add(task)
         task.add_done_callback(under_way.discard)

@@ -15,6 +15,7 @@ from tcpmapkit import systemd
 from tcpmapkit.config import read_document
 from tcpmapkit.errors import ConfigError, ConfigErrors
 from tcpmapkit.held import HeldTables, Place
+from tcpmapkit.log import change_log
 from tcpmapkit.plugin_sources import drop_in_files
 from tcpmapkit.process import StartError
 from tcpmapkit.renewal import Renewal, renew
@@ -33,8 +34,8 @@ __all__ = ["Prepared", "Reloaded", "Reloads", "Serving"]
 
 _log = logging.getLogger(__name__)
 
-#: Options of [server] that only a start takes.
-_AT_START = ("workers", "user", "group", "loop")
+#: Options that only a start takes, by their sections.
+_AT_START = {"server": ("workers", "user", "group", "loop"), "log": ("to", "format", "slow_lookup")}
 
 
 @attrs.define
@@ -181,6 +182,7 @@ class Serving:
         renewal = prepared.renewal
         self._swap(prepared)
         self._one_at_a_time.release()
+        change_log(self.site.config.log.level, self.site.config.log.log_keys)
         self._hold({})
         self.reloads.good += 1
         self.loaded_at = time.time()
@@ -212,9 +214,10 @@ class Serving:
         text = "this is read at the start only: restart for it to be taken"
         before, now = self._started_with, self.site.config
         warnings = [
-            ConfigError(text, path=("server", name))
-            for name in _AT_START
-            if getattr(before.server, name) != getattr(now.server, name)
+            ConfigError(text, path=(section, name))
+            for section, names in _AT_START.items()
+            for name in names
+            if getattr(getattr(before, section), name) != getattr(getattr(now, section), name)
         ]
         if before.admin != now.admin:
             warnings.append(ConfigError(text, path=("admin",)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from tcpmapkit.config import read_document
 from tcpmapkit.errors import ConfigErrors
 from tcpmapkit.serving import Serving
+from tcpmapkit.shown import shown_key
 from tcpmapkit.site import open_site
 
 LISTENER = """
@@ -282,6 +284,22 @@ def register_resolvers(register): register("held", Held)
         gate.set()
         assert await waiting == b"200 old\n"
         assert await first("k") == b"200 new\n"
+
+
+async def test_the_level_of_the_log_and_how_keys_are_shown_are_taken(site: Site) -> None:
+    root = logging.getLogger()
+    level = root.level
+    try:
+        async with site:
+            site.say('[log]\nlevel = "error"\nlog_keys = "full"\n', LISTENER, ALIASES)
+            assert (await site.serving.reload()).warnings == ()
+            assert (root.level, shown_key("a@example.org")) == (logging.ERROR, "a@example.org")
+            site.say('[log]\nto = "syslog"\n', LISTENER, ALIASES)
+            [warning] = (await site.serving.reload()).warnings
+            assert str(warning).startswith("log.to: ")
+            assert "example" not in shown_key("a@example.org")
+    finally:
+        root.setLevel(level)
 
 
 async def test_what_only_a_start_takes_is_said(site: Site) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from pathlib import Path
 import attrs
 
 from tests.private_postfix import wait_until
-from tests.running_tcpmapkit import RunningTcpmapkit, running_tcpmapkit
+from tests.running_tcpmapkit import COMMAND, RunningTcpmapkit, running_tcpmapkit
 
 RELOADS = 200
 PATIENCE = 60.0
@@ -191,3 +192,51 @@ def test_two_hundred_reloads_under_load_fail_no_lookup_and_close_no_connection(t
         assert len(found[key]) > RELOADS // 10
         assert found[key] <= versions, "of two versions at once"
     assert found["steady k"] == {b"steady"}
+
+
+# Is started when the file that its option names is there.
+SLOW = """
+import asyncio
+from pathlib import Path
+import attrs
+from tcpmapkit import Found, hookimpl
+
+@attrs.define(eq=False)
+class Slow:
+    path: Path
+    async def start(self, context):
+        self.path.with_suffix(".begun").touch()
+        while not self.path.exists():
+            await asyncio.sleep(0.01)
+    def resolve(self, query):
+        return Found("here")
+
+@hookimpl
+def register_resolvers(register):
+    register("slow", Slow)
+"""
+
+
+def test_a_signal_to_reload_does_not_end_a_server_that_is_still_starting(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir(mode=0o755)
+    (tmp_path / "plugins" / "slow.py").write_text(SLOW)
+    (tmp_path / "tcpmapkit.toml").write_text(
+        '[plugins]\ndirectory = "plugins"\n'
+        '[[listeners]]\nprotocol = "tcp_table"\nendpoint = "inet:127.0.0.1:0"\nmap = "m"\n'
+        '[maps.m]\nresolvers = [{ type = "slow", path = "go" }]\n'
+    )
+    command = [*COMMAND, str(tmp_path / "tcpmapkit.toml")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
+        assert server.stdout is not None
+        try:
+            wait_until((tmp_path / "go.begun").exists, PATIENCE)
+            server.send_signal(signal.SIGHUP)
+            (tmp_path / "go").touch()
+            port = int(server.stdout.readline().split()[0].rpartition(b":")[2])
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+                client.sendall(b"get k\n")
+                assert client.recv(100) == b"200 here\n"
+            server.terminate()
+            assert server.wait(PATIENCE) == 0
+        finally:
+            server.kill()
