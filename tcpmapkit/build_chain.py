@@ -156,7 +156,7 @@ class ChainBuilder:
             on_error="fail" if unasked else config.on_error or on_error,
             authoritative=config.authoritative,
             timeout=config.timeout,
-            leaf=not inner,
+            leaf=not inner and not away,
             counters=self.assembly.built.step_counters[self.config.name, name],
         )
         return BuiltStep(
