@@ -229,7 +229,7 @@ def test_a_signal_to_reload_does_not_end_a_server_that_is_still_starting(tmp_pat
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         assert server.stdout is not None
         try:
-            wait_until((tmp_path / "go.begun").exists, PATIENCE)
+            wait_until((tmp_path / "go.begun").exists, PATIENCE, lambda: "it does not start")
             server.send_signal(signal.SIGHUP)
             (tmp_path / "go").touch()
             port = int(server.stdout.readline().split()[0].rpartition(b":")[2])
