@@ -26,6 +26,9 @@ __all__ = ["Answer", "AnswerCache", "CacheOptions"]
 #: Entries that are freed at a time; with what the store does for each that is some milliseconds.
 _DRAINED: Final = 500
 
+#: Entries that were forgotten are freed so many at a time, for each that is kept.
+_FREED: Final = 8
+
 #: The longest time, in seconds, for which a source can ask not to be asked again (Retry-After).
 _LONGEST_FAILURE: Final = 60.0
 
@@ -81,6 +84,7 @@ class AnswerCache:
         self._marks = Marks()
         self._found = Store(options.max_size, self._marks)
         self._missing = Store(options.negative_max_size, self._marks)
+        self._thrown_away: list[Store] = []
         self._evicted = (counters or MapCounters()).evicted
 
     @property
@@ -109,13 +113,28 @@ class AnswerCache:
         self._missing.drop(key)
         return known
 
+    def forget(self) -> int:
+        """Forget all entries; how many there were. They are freed as others come, a few at a time: many at
+        once would hold everybody up."""
+        forgotten = sum(self.count)
+        self._thrown_away += [store for store in (self._found, self._missing) if store]
+        self._found = Store(self.options.max_size, self._marks)
+        self._missing = Store(self.options.negative_max_size, self._marks)
+        return forgotten
+
     async def drain(self) -> None:
-        """Free all entries, a few at a time: many at once would hold everybody up."""
-        for store in (self._found, self._missing):
-            while store:
-                for _ in range(min(_DRAINED, len(store))):
-                    store.popitem()
-                await asyncio.sleep(0)
+        """Forget all entries and free them, without holding anybody up."""
+        self.forget()
+        while self._thrown_away:
+            self._free(_DRAINED)
+            await asyncio.sleep(0)
+
+    def _free(self, number: int) -> None:
+        store = self._thrown_away[-1]
+        for _ in range(min(number, len(store))):
+            store.popitem()
+        if not store:
+            self._thrown_away.pop()
 
     def fresh(self, key: Hashable, generation: int) -> Answer | None:
         """What is known and still holds: found, not found, or a failure of a moment ago.
@@ -226,6 +245,8 @@ class AnswerCache:
         """The new entry's mark; 0 when it is larger than the whole store."""
         if entry[0] > store.maxsize:
             return 0
+        if self._thrown_away:
+            self._free(_FREED)
         mark = self._marks.take()
         all_told = len(store) + 1
         store[key] = (*entry, mark)

@@ -67,10 +67,13 @@ class Generation:
             return (key, *mark) if mark else key
         return (key, *mark, *(query.attributes.get(name, "") for name in self.attributes))
 
-    def known_as(self, query: Query, known: Iterable[Hashable]) -> list[Hashable]:
-        """The cache keys among `known` that lookups of this query's key may have, whatever else they had."""
+    def known_as(self, query: Query, known: Callable[[], Iterable[Hashable]]) -> list[Hashable]:
+        """The cache keys that lookups of this query's key may have; where they have attributes too, those of
+        them that are among `known`, all of which are looked at."""
         key = fold(query.key) if self.folded else query.key
-        return [one for one in known if (one[0] if isinstance(one, tuple) else one) == key]
+        if self.attributes == ():
+            return [key, (key, None)]
+        return [one for one in known() if isinstance(one, tuple) and one[0] == key]
 
     def rewritten(self, answer: Answer, key: str) -> Answer:
         """What was found, as the search order answers it to `key`, which is as the client sent it."""

@@ -110,15 +110,13 @@ class Map:
         generation, cache = self._current, self._cache
         if key is None:
             self.replace(generation)
-            if cache is None or self.options is None:
-                return 0
-            self._cache = AnswerCache(self.options, self.clock, counters=self.counters)
-            return sum(cache.count)
+            return cache.forget() if cache is not None else 0
         query = self.query(key if generation.conversion is None else generation.conversion(key))
+        known = generation.known_as(query, lambda: (*generation.flights, *(cache.keys() if cache else ())))
         forgotten = 0
-        for known in generation.known_as(query, (*generation.flights, *(cache.keys() if cache else ()))):
-            generation.flights.pop(known, None)
-            forgotten += cache.drop(known) if cache is not None else 0
+        for one in known:
+            generation.flights.pop(one, None)
+            forgotten += cache.drop(one) if cache is not None else 0
         return forgotten
 
     def query(self, key: str, protocol: str = "", attributes: Mapping[str, str] | None = None) -> Query:

@@ -360,3 +360,21 @@ def test_memory_stays_within_the_size_whatever_comes() -> None:
     finally:
         tracemalloc.stop()
     assert taken <= size * 1.25
+
+
+def test_what_is_forgotten_is_freed_as_other_answers_come() -> None:
+    cache = AnswerCache(CacheOptions(jitter=0.0), FakeClock())
+    for number in range(100):
+        cache.keep(str(number), Answer(Found("v"), generation=1))
+    marks = len(cache.used)
+    assert cache.forget() == 100
+    assert cache.count == (0, 0)
+    assert cache.size == (0, 0)
+    assert cache.fresh("1", 1) is None
+    assert cache.forget() == 0
+    for number in range(100):
+        cache.keep(f"new {number}", Answer(Found("v"), generation=1))
+        assert cache.fresh(f"new {number}", 1) is not None
+    assert cache.count == (100, 0)
+    assert not cache._thrown_away
+    assert len(cache.used) < marks * 2
