@@ -105,19 +105,22 @@ def _purge(file: Path | None, map: str, key: str | None) -> None:
 @file_option
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
 @click.option("--watch", is_flag=True, help="Show it on the terminal, renewed each second, until Ctrl-C.")
-def _status(file: Path | None, as_json: bool, watch: bool) -> None:
+@click.option("--ready", is_flag=True, help="Print nothing: exit 0 if lookups are answered, whatever else.")
+def _status(file: Path | None, as_json: bool, watch: bool, ready: bool) -> None:
     """Show what the running server serves, and what it has done.
 
     Exit status 0: all is well, 1: it is not ready, or a table's files went wrong, 75: it cannot be asked.
     """
     from tcpmapkit.status_output import status_rows
 
-    if watch and (as_json or not sys.stdout.isatty()):
-        raise click.UsageError("--watch needs a terminal, and no --json")
+    if as_json + watch + ready > 1 or (watch and not sys.stdout.isatty()):
+        raise click.UsageError("--watch needs a terminal; it, --json and --ready exclude one another")
     with _server(file) as server:
         if watch:
             _watch(server)
             return
+        if ready:
+            sys.exit(0 if _checked(server.ask("status"))["ready"] else 1)
         status = _asked(server)
     if as_json:
         import json

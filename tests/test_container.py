@@ -97,7 +97,8 @@ def test_its_commands_are_commands() -> None:
         program, name, *rest = words
         assert program == "tcpmapkit"
         assert name in main.commands
-        assert rest == ["-c", str(DEFAULT_FILES[-1])]
+        assert rest[-2:] == ["-c", str(DEFAULT_FILES[-1])]
+        assert rest[:-2] == (["--ready"] if name == "status" else [])
     assert said("STOPSIGNAL") == ["SIGTERM"]
 
 

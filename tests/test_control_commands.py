@@ -153,6 +153,12 @@ def test_status_as_json_is_one_object(server: RunningTcpmapkit) -> None:
     assert (result.exit_code, status["ready"], status["tables"]) == (0, True, [])
 
 
+def test_a_health_check_prints_nothing(server: RunningTcpmapkit) -> None:
+    result = tcpmapkit("status", "--ready", "-c", server.configuration)
+    assert (result.exit_code, result.output) == (0, "")
+    assert tcpmapkit("status", "--ready", "--json", "-c", server.configuration).exit_code == 2
+
+
 def test_watching_needs_a_terminal(server: RunningTcpmapkit) -> None:
     result = tcpmapkit("status", "--watch", "-c", server.configuration)
     assert result.exit_code == 2
@@ -542,6 +548,7 @@ def test_no_output_has_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         wait_until(lambda: "held" in tcpmapkit("status", "-c", server.configuration).stdout, 20.0, server.log)
         note("status", status=1)
         note("status", "--json", status=1)
+        note("status", "--ready", status=0)  # what is held is answered
         get("/v1/tables")
         get("/metrics")
         server.configuration.write_text(text.replace("params = { q", 'params = { "" = 1, q'))
