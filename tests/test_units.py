@@ -15,9 +15,10 @@ import pytest
 from tcpmapkit.config import ServerConfig
 from tcpmapkit.process import OTHER_FILES
 from tcpmapkit.site import DEFAULT_FILES
+from tests.documents import TOP, Block, blocks
 from tests.real_postfix import environment_for, find_program, missing_server
 
-UNITS = Path(__file__).resolve().parent.parent / "packaging" / "systemd"
+UNITS = TOP / "packaging" / "systemd"
 SERVICE = UNITS / "tcpmapkit.service"
 SOCKETS = sorted(UNITS.glob("*.socket"))
 
@@ -80,7 +81,9 @@ def test_the_service_can_do_what_the_server_does() -> None:
     assert int(unit["Service"]["LimitNOFILE"]) >= ServerConfig().max_connections + OTHER_FILES
     assert float(unit["Service"]["TimeoutStopSec"].removesuffix("s")) > ServerConfig().grace
     allowed = unit.values("SystemCallFilter")
-    assert allowed[-1].split() == ["@chown", "setpriority"], "what is taken away before is given back only after it"
+    assert allowed[-1].split() == ["@chown", "setpriority"], (
+        "what is taken away before is given back only after it"
+    )
     families = set(unit["Service"]["RestrictAddressFamilies"].split())
     assert families == {"AF_UNIX", "AF_INET", "AF_INET6"}
     for command in (unit["Service"]["ExecStart"], unit["Service"]["ExecReload"]):
@@ -116,6 +119,39 @@ def test_patterns_and_the_rest_run_where_no_memory_becomes_executable(tmp_path: 
 
 def test_a_mistake_in_the_configuration_is_not_tried_again() -> None:
     assert Unit(SERVICE)["Service"]["RestartPreventExitStatus"] == str(os.EX_CONFIG)
+
+
+DOCUMENTED = blocks(TOP / "docs" / "deployment.md", "ini")
+
+
+@pytest.mark.parametrize("block", DOCUMENTED, ids=lambda block: block.name)
+def test_systemd_understands_what_the_documents_add(block: Block, units: Path) -> None:
+    place = units / block.name
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(block.text)
+    done = systemd("systemd-analyze", "verify", "--man=no", units / "tcpmapkit.service")
+    complaints = [line for line in done.stderr.splitlines() if "tcpmapkit" in line]
+    if "notify-reload" in block.text and find_version() < 253:
+        assert any("notify-reload" in line for line in complaints)
+        return
+    assert (done.returncode, complaints) == (0, [])
+
+
+def find_version() -> int:
+    said = re.match(r"systemd (\d+)", systemd("systemd-analyze", "--version").stdout)
+    assert said is not None
+    return int(said[1])
+
+
+def test_the_documented_score_is_the_one_there_is() -> None:
+    done = systemd("systemd-analyze", "security", "--offline=true", "--no-pager", SERVICE)
+    documented = (TOP / "docs" / "deployment.md").read_text()
+    said = re.search(r"says ([\d.]+) of 10", documented)
+    shown = re.search(r"exposure level for tcpmapkit.service: ([\d.]+)", done.stdout)
+    assert said is not None
+    assert shown is not None
+    # A newer systemd looks at more.
+    assert abs(float(said[1]) - float(shown[1])) <= 0.3
 
 
 @pytest.mark.parametrize("file", SOCKETS, ids=lambda file: file.name)
