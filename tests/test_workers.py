@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import random
 import signal
 import socket
@@ -335,3 +336,74 @@ resolvers = [{ type = "static", entries = { user = "value" } }]
             assert client.recv(100) == b"8:OK value,"
         assert path.exists()
     assert not path.exists()
+
+
+# As a service.
+
+
+@only_asyncio
+async def test_systemd_is_told_when_all_workers_are_ready_when_they_reload_and_when_they_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "100000")
+
+        def heard(name: str) -> dict[str, str]:
+            """The next message that has this."""
+            while True:
+                fields = dict(line.split("=", 1) for line in manager.recv(4096).decode().split("\n"))
+                if name in fields:
+                    return fields
+
+        with running_workers(tmp_path, served()) as workers:
+            assert heard("STATUS")["STATUS"] == "loading tables"
+            assert heard("READY")["STATUS"] == "serving 1 map on 1 listener with 2 workers"
+            assert heard("WATCHDOG") == {"WATCHDOG": "1"}
+            process = workers.server.process
+            assert process is not None
+            process.send_signal(signal.SIGHUP)
+            assert heard("RELOADING")["RELOADING"] == "1"
+            assert heard("READY")["READY"] == "1"
+            for pid in workers.pids():
+                os.kill(pid, signal.SIGSTOP)
+            await workers.becomes(lambda: not _comes(manager, within=0.5))
+            for pid in workers.pids():
+                os.kill(pid, signal.SIGCONT)
+            assert heard("WATCHDOG")
+        assert heard("STOPPING")["STOPPING"] == "1"
+
+
+def _comes(manager: socket.socket, within: float) -> bool:
+    manager.settimeout(within)
+    try:
+        return bool(manager.recv(4096))
+    except TimeoutError:
+        return False
+    finally:
+        manager.settimeout(PATIENCE)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_workers_become_the_user_when_they_have_read_what_only_root_can_also_later_ones(
+    tmp_path: Path,
+) -> None:
+    table = tmp_path / "table"
+    table.write_text("user value\n")
+    table.chmod(0o600)
+    text = served('user = "nobody"', f'{{ type = "file", path = "{table}" }}')
+    with running_workers(tmp_path, text) as workers:
+        nobody = pwd.getpwnam("nobody").pw_uid
+
+        def users() -> set[int]:
+            return {Path(f"/proc/{pid}").stat().st_uid for pid in workers.pids()}
+
+        assert users() == {nobody}
+        first = workers.pids()[0]
+        workers.kill(first)
+        workers.wait_for(lambda: first not in workers.pids() and len(workers.pids()) == 2)
+        workers.wait_for(lambda: users() == {nobody})
+        for _ in range(4):
+            assert asyncio.run(answer(workers.port, GET)) == VALUE

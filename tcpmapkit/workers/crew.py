@@ -138,7 +138,8 @@ class Crew:
     def tell(self, member: Member, message: dict[str, Any], connection: socket.socket | None = None) -> None:
         """Send a message; what the worker does not take now waits."""
         member.channel.send(message, connection)
-        self._watch(member)
+        if member.channel.clogged:
+            self._watch(member)
 
     @property
     def can_take(self) -> bool:
@@ -163,7 +164,8 @@ class Crew:
 
     def _flush(self, member: Member) -> None:
         member.channel.flush()
-        self._watch(member)
+        if not member.channel.clogged:
+            self._watch(member)
 
     def _readable(self, member: Member) -> None:
         try:

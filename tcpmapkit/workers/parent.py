@@ -167,11 +167,12 @@ class Parent:
         return serving(len(config.maps), len(config.listeners), workers=self._crew.count)
 
     def _tell_watchdog(self) -> None:
-        """While any worker answers; those that do not are killed and replaced from here."""
+        """Unless no worker answers of those that serve. While there are none they are being replaced, which
+        a restart of everything would only undo."""
         if self._notifier.watchdog_interval is not None:
             self._turns.later(self._notifier.watchdog_interval, self._tell_watchdog)
             now = self._turns.clock()
-            if self._stopping or any(not member.is_late(now) for member in self._crew.ready):
+            if not self._crew.ready or any(not member.is_late(now) for member in self._crew.ready):
                 self._notifier.alive()
 
     def _worker_failed(self, member: Member, message: dict[str, Any]) -> None:
@@ -181,10 +182,8 @@ class Parent:
             failure = ConfigErrors(errors) if errors else StartError(message["failed"])
             self._fail(failure)
             return
-        for error in errors:
-            _log.error("%s cannot start: %s", member.name, error)
-        if not errors:
-            _log.error("%s cannot start: %s", member.name, message["failed"])
+        for reason in errors or [message["failed"]]:
+            _log.error("%s cannot start: %s", member.name, str(reason).partition("\n")[0])
 
     def _worker_died_early(self, member: Member, fate: str) -> bool:
         if not self._serving:
