@@ -117,6 +117,8 @@ def main(given: Sequence[str] | None = None) -> int:
         " reply compared with the one expected",
         "tcpmapkit": "as shipped: TTLs, limits and counters on; the chain's map has `cache = false` and three"
         " steps in memory, of which the third knows the key",
+        "log and metrics on": 'the same cached map and the same chain, over tcp_table; with `level = "info"`,'
+        ' `format = "json"` and `[admin]`, whose `/metrics` is asked for every second',
     }
     report = Report(how, cells, waiting, hanging, asked, large, startups, layers, missing)
     write_report(report, options.output)

@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
-from benchmarks.contenders import CACHED, CACHED_SOCKETMAP, CHAIN, REFERENCE, TWISTED
+from benchmarks.contenders import (
+    CACHED,
+    CACHED_SOCKETMAP,
+    CACHED_WATCHED,
+    CHAIN,
+    CHAIN_WATCHED,
+    REFERENCE,
+    TWISTED,
+)
 from benchmarks.postmap import IN_PROCESS, Asked
 from benchmarks.rounds import Cell
 from benchmarks.startup import Startup
@@ -19,6 +27,8 @@ _RATIOS = {
     CACHED: {1: 0.70, 64: 0.55, 256: 0.55},
     CACHED_SOCKETMAP: {1: 0.70, 64: 0.55, 256: 0.55},
     CHAIN: {1: 0.50, 64: 0.38, 256: 0.38},
+    CACHED_WATCHED: {1: 0.70, 64: 0.55, 256: 0.55},
+    CHAIN_WATCHED: {1: 0.50, 64: 0.38, 256: 0.38},
 }
 _TWISTED = 3.3
 _P99 = 2.5

@@ -26,7 +26,9 @@ from tcpmapkit.protocols import tcp_table
 __all__ = [
     "CACHED",
     "CACHED_SOCKETMAP",
+    "CACHED_WATCHED",
     "CHAIN",
+    "CHAIN_WATCHED",
     "REFERENCE",
     "TWISTED",
     "Contender",
@@ -41,10 +43,25 @@ CACHED_SOCKETMAP = "tcpmapkit, cached, socketmap"
 CHAIN = "tcpmapkit, uncached chain of three"
 TWISTED = "Twisted PostfixTCPMapServer"
 
-_CONFIGURATION = """\
+CACHED_WATCHED = "tcpmapkit, log and metrics on, cached"
+CHAIN_WATCHED = "tcpmapkit, log and metrics on, chain"
+
+_QUIET = """\
 [log]
 level = "error"
+"""
 
+#: All that an operator may switch on.
+_TALKATIVE = """\
+[log]
+level = "info"
+format = "json"
+
+[admin]
+endpoint = "unix:{directory}/admin"
+"""
+
+_CONFIGURATION = """
 [[listeners]]
 protocol = "tcp_table"
 endpoint = "inet:127.0.0.1:0"
@@ -161,14 +178,24 @@ def all_contenders(programs: Programs, directory: Path, core: int | None) -> Ite
         # The slow sources are not what is measured: they run elsewhere.
         slow = servers.enter_context(running([sys.executable, "-m", "benchmarks.sources"], 2))
         api, names = slow.ports
-        configuration.write_text(_CONFIGURATION.format(directory=directory, api=api, names=names))
-        ours = start(*tcpmapkit_command(configuration), ports=7)
+
+        def serve(settings: str) -> Process:
+            text = (settings + _CONFIGURATION).format(directory=directory, api=api, names=names)
+            configuration.write_text(text)
+            return start(*tcpmapkit_command(configuration), ports=7)
+
+        ours, watched = serve(_QUIET), serve(_TALKATIVE)
+        # As Prometheus does, which runs elsewhere too.
+        scraper = [sys.executable, "-m", "benchmarks.scraper", f"{directory}/admin"]
+        servers.enter_context(running(scraper, 0))
         addresses = write_questions(directory / "addresses", address_questions())
         found = [
             Contender(REFERENCE, reference, reference.ports[0], tcp),
             Contender(CACHED, ours, ours.ports[0], tcp),
             Contender(CACHED_SOCKETMAP, ours, ours.ports[1], socketmap),
             Contender(CHAIN, ours, ours.ports[2], tcp),
+            Contender(CACHED_WATCHED, watched, watched.ports[0], tcp),
+            Contender(CHAIN_WATCHED, watched, watched.ports[2], tcp),
         ]
         waiting = [
             Contender("a coroutine", ours, ours.ports[3], tcp),
