@@ -467,6 +467,108 @@ def test_a_server_does_not_start_with_a_token_that_is_none(tmp_path: Path) -> No
     assert "Traceback" not in done.stderr
 
 
+# While it starts, and what it needs.
+
+WATCHER = """
+import asyncio, sys
+from pathlib import Path
+import attrs
+from tcpmapkit import Found, hookimpl
+
+@attrs.define(eq=False)
+class Slow:
+    async def start(self, context):
+        while not (context.directory / "go").exists():
+            await asyncio.sleep(0.01)
+    def resolve(self, query):
+        return Found("loaded" if query.key in sys.modules else "not loaded")
+
+@hookimpl
+def register_resolvers(register):
+    register("slow", Slow)
+"""
+
+SLOW = """
+[plugins]
+directory = "plugins"
+
+[[listeners]]
+protocol = "tcp_table"
+endpoint = "inet:127.0.0.1:{port}"
+map = "slow"
+
+[maps.slow]
+[[maps.slow.resolvers]]
+type = "slow"
+"""
+
+
+def test_it_can_be_asked_while_its_tables_are_loaded(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir(mode=0o755)
+    (tmp_path / "plugins" / "watcher.py").write_text(WATCHER)
+    file = tmp_path / "tcpmapkit.toml"
+    file.write_text(ADMIN + SLOW.format(port=lasting_port()))
+    command = [sys.executable, "-c", "from tcpmapkit.cli import main; main()", "run", "-c", str(file)]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=Path(__file__).parent.parent)
+
+    def said() -> str:
+        return (tmp_path / "log").read_text()
+
+    try:
+        wait_until(lambda: tcpmapkit("status", "-c", file).exit_code == 1, 20.0, said)
+        assert "not ready" in tcpmapkit("status", "-c", file).stdout
+        for words in (("query", "--server", "-c", file, "slow", "a"), ("reload", "-c", file)):
+            assert tcpmapkit(*words).exit_code == 75
+        (tmp_path / "go").touch()
+        wait_until(lambda: tcpmapkit("status", "-c", file).exit_code == 0, 20.0, said)
+        assert tcpmapkit("query", "--server", "-c", file, "slow", "a").stdout == "not loaded\n"
+        process.terminate()
+        assert process.wait(15) == 0, said()
+        assert not (tmp_path / "admin.sock").exists()
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in said()
+
+
+def test_a_server_without_an_admin_endpoint_loads_nothing_for_one(tmp_path: Path) -> None:
+    (tmp_path / "tcpmapkit").mkdir()
+    (tmp_path / "tcpmapkit" / "plugins").mkdir(mode=0o755)
+    (tmp_path / "tcpmapkit" / "plugins" / "watcher.py").write_text(WATCHER)
+    (tmp_path / "tcpmapkit" / "go").touch()
+    port = lasting_port()
+    with (
+        running_there(tmp_path / "tcpmapkit", SLOW.format(port=port)),
+        socket.create_connection(("127.0.0.1", port), 10) as connection,
+        connection.makefile("rb") as said,
+    ):
+        for module in ("aiohttp", "prometheus_client", "tcpmapkit.admin.endpoint", "http.server"):
+            connection.sendall(f"get {module}\n".encode())
+            assert said.readline() == b"200 not%20loaded\n", module
+        connection.sendall(b"get tcpmapkit.serve\n")
+        assert said.readline() == b"200 loaded\n"
+
+
+def test_a_command_needs_no_library_of_the_servers(server: RunningTcpmapkit) -> None:
+    program = (
+        "import sys; from tcpmapkit.cli import main; before = set(sys.modules)\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    for words in (["status"], ["query", "--server", "aliases", "info@example.org"], ["reload"]):
+        done = subprocess.run(
+            [sys.executable, "-c", program, words[0], "-c", str(server.configuration), *words[1:]],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+            cwd=Path(__file__).resolve().parent.parent,
+        )
+        loaded = {name.split(".")[0] for name in done.stderr.splitlines()[-1].split()}
+        assert not loaded & {"aiohttp", "uvloop", "rich", "prometheus_client", "watchfiles", "dns"}, words
+
+
 # Secrets.
 
 SECRETS = {
