@@ -11,6 +11,7 @@ from tcpmapkit.protocols.actions import smtpd_does
 from tcpmapkit.protocols.framing import SILENCE
 from tcpmapkit.query import Found, Miss, NotFound, Outcome, Query, TempFail
 from tcpmapkit.step_answer import NotAsked, StepTrace
+from tcpmapkit.step_failures import in_full
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig
@@ -117,7 +118,7 @@ def _outcome(outcome: Outcome | Miss) -> str:
     if isinstance(outcome, Miss):
         return f"miss{ttl}"
     kind = "temporary" if isinstance(outcome, TempFail) else "permanent"
-    return f"{kind} failure: {outcome.reason}"
+    return f"{kind} failure: {in_full(outcome)}"
 
 
 def _cache(map: Map, ready: bool) -> str:

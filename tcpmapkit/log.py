@@ -130,7 +130,11 @@ def _send_to(handler: logging.Handler) -> None:
 
 
 class _Warnings(logging.Handler):
-    """Warnings and errors for whoever typed a command."""
+    """Warnings and errors for whoever typed a command, who is told of lookups that fail in another way."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        about_lookups = hasattr(record, "step") and record.levelno < logging.ERROR
+        return not about_lookups and bool(super().filter(record))
 
     def emit(self, record: logging.LogRecord) -> None:
         sys.stderr.write(f"{record.levelname.lower()}: {self.format(record)}\n")

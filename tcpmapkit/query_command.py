@@ -13,6 +13,7 @@ from tcpmapkit.command_line import listener_named
 from tcpmapkit.output import print_line, print_rows, tell
 from tcpmapkit.progress import show_progress
 from tcpmapkit.query import Found, NotFound
+from tcpmapkit.step_failures import in_full
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig
@@ -80,7 +81,8 @@ async def _ask_one(asked: Map, key: str, explain: bool, *, prefix: bool) -> int:
         return 0
     if isinstance(outcome, NotFound):
         return _NOT_FOUND
-    tell(f"{key}: {outcome.reason}" if prefix else outcome.reason)
+    reason = in_full(outcome)
+    tell(f"{key}: {reason}" if prefix else reason)
     return _FAILED
 
 

@@ -10,7 +10,8 @@ from tcpmapkit.build_chain import OFFLINE
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.policy_question import PolicyQuestions
 from tcpmapkit.protocols.actions import NO_ACTION, is_none
-from tcpmapkit.query import Found, NotFound, Outcome
+from tcpmapkit.query import Found, NotFound, Outcome, PermFail, TempFail
+from tcpmapkit.step_failures import in_full
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig
@@ -46,10 +47,10 @@ class TestResults:
 
     def note_failure(self, outcome: Outcome, message: str, path: _Path) -> None:
         """Count a lookup that failed; `path` is that of what was asked, for the warning."""
-        reason = getattr(outcome, "reason", "")
-        if reason == OFFLINE.reason:  # from the cache it has a TTL
+        if getattr(outcome, "reason", "") == OFFLINE.reason:  # from the cache it has a TTL
             self.left_out += 1
         else:
+            reason = in_full(outcome) if isinstance(outcome, TempFail | PermFail) else ""
             self.failed.append(ConfigError(f"{message}: {reason}", path=path))
 
 

@@ -8,7 +8,7 @@ from tcpmapkit.counters import FailureKind
 from tcpmapkit.query import Failure, LookupPermFail, LookupTempFail, PermFail, TempFail
 from tcpmapkit.threads import TooBusy
 
-__all__ = ["BUSY", "INTERNAL_ERROR", "NOT_ASKED", "NO_VALUE", "TIMED_OUT", "meaning"]
+__all__ = ["BUSY", "INTERNAL_ERROR", "NOT_ASKED", "NO_VALUE", "TIMED_OUT", "in_full", "meaning"]
 
 TIMED_OUT: Final = TempFail("timed out")
 
@@ -24,6 +24,11 @@ NOT_ASKED: Final = TempFail("source is failing, not asked")
 #: A result that no reply can carry: the localpart of a hostile address may have a line break in it. No miss,
 #: which could let it through.
 NO_VALUE: Final = TempFail("the result is no value for Postfix")
+
+
+def in_full(failure: Failure) -> str:
+    """Its reason and what else is known, for our own log and for whoever asks at a terminal."""
+    return f"{failure.reason}: {failure.detail}" if failure.detail else failure.reason
 
 
 def meaning(error: BaseException) -> tuple[Failure, FailureKind] | None:

@@ -10,6 +10,7 @@ import attrs
 from tcpmapkit.query import Failure, Query
 from tcpmapkit.seldom import Seldom
 from tcpmapkit.shown import texts_of
+from tcpmapkit.step_failures import in_full
 
 __all__ = ["StepLog"]
 
@@ -79,18 +80,18 @@ class StepLog:
         """A failure that is this lookup's own and says nothing of others."""
         text = "%s: a lookup failed: %s"
         outcome = type(failure).__name__
-        self.say(logging.WARNING, outcome, query, text, self.name, _reason(failure), outcome=outcome)
+        self.say(logging.WARNING, outcome, query, text, self.name, in_full(failure), outcome=outcome)
 
     def failed(self, failure: Failure, query: Query) -> None:
         """The source failed: a line when it had worked before."""
         if self.failing_since is None:
             self.failing_since = query.clock()
         self._failures += 1
-        self.logger.debug("%s: a lookup failed: %s", self.name, _reason(failure))
+        self.logger.debug("%s: a lookup failed: %s", self.name, in_full(failure))
         if not self._told:
             outcome = type(failure).__name__
             self._told = self.say(
-                logging.WARNING, "failing", query, _FAILING, self.name, _reason(failure), outcome=outcome
+                logging.WARNING, "failing", query, _FAILING, self.name, in_full(failure), outcome=outcome
             )
 
     def not_asked(self) -> None:
@@ -99,7 +100,7 @@ class StepLog:
 
     def opened(self, failure: Failure, times: int, query: Query) -> None:
         """The breaker has opened."""
-        self._told |= self.say(logging.WARNING, "open", query, _OPEN, self.name, times, _reason(failure))
+        self._told |= self.say(logging.WARNING, "open", query, _OPEN, self.name, times, in_full(failure))
 
     def answered(self, query: Query) -> None:
         """The source answers: a line when it was said to be failing."""
@@ -110,7 +111,3 @@ class StepLog:
             extra = {"map": query.map, "step": self.name, "elapsed": round(elapsed, 3)}
             self.logger.warning(_RECOVERED, self.name, elapsed, self._failures, extra=extra)
         self.failing_since, self._failures, self._told = None, 0, False
-
-
-def _reason(failure: Failure) -> str:
-    return f"{failure.reason}: {failure.detail}" if failure.detail else failure.reason
