@@ -21,6 +21,7 @@ from benchmarks.data import (
 )
 from benchmarks.processes import Process, running
 from benchmarks.programs import Programs
+from benchmarks.scraper import scrape
 from tcpmapkit.protocols import tcp_table
 
 __all__ = [
@@ -186,6 +187,7 @@ def all_contenders(programs: Programs, directory: Path, core: int | None) -> Ite
 
         ours, watched = serve(_QUIET), serve(_TALKATIVE)
         # As Prometheus does, which runs elsewhere too.
+        scrape(f"{directory}/admin")
         scraper = [sys.executable, "-m", "benchmarks.scraper", f"{directory}/admin"]
         servers.enter_context(running(scraper, 0))
         addresses = write_questions(directory / "addresses", address_questions())
