@@ -176,6 +176,8 @@ class _Builder:
         if before is None or old is None or built.made_by[name] != before.made_by[name]:
             return None
         theirs = before.steps_of(name)
+        if not all(one.alone or one.is_current() for one in theirs):
+            return None
         if {one for one in theirs if one.alone} != {one for one in built.steps_of(name) if one.alone}:
             return None
         if any(built.maps[other] is not before.maps.get(other) for other in built.references.get(name, ())):

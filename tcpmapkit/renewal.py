@@ -46,7 +46,7 @@ async def renew(site: Site, document: Document | None = None, *, force: bool = F
     began is stopped again when it fails, and by the caller when it is not taken.
     """
     alone = {one.place: one for one in site.maps.steps if one.alone}
-    stale = await asyncio.to_thread(lambda: [one for one in alone.values() if not one.is_current()])
+    stale = await asyncio.to_thread(lambda: [one for one in site.maps.steps if not one.is_current()])
     if document is None:
         return await _with_tables(site, alone, stale, force)
     kept = {place: one for place, one in alone.items() if one not in stale}
@@ -100,6 +100,8 @@ async def _with_tables(
 ) -> Renewal:
     fresh: dict[Place, BuiltStep] = {}
     held: dict[Place, ConfigError] = {}
+    # A group with files of its own is made anew with any other site.
+    groups, stale = [one for one in stale if not one.alone], [one for one in stale if one.alone]
     for old, outcome in zip(stale, await asyncio.gather(*(_load(one, force) for one in stale)), strict=True):
         if isinstance(outcome, ConfigError):
             held[old.place] = located(site.document, [outcome])
@@ -107,18 +109,24 @@ async def _with_tables(
             fresh[old.place] = outcome
     new = site
     try:
-        while fresh:
+        while fresh or groups:
             new = await asyncio.to_thread(_build, site, site.document, {**alone, **fresh})
             if new.mistakes:  # of the document, which was right
                 raise ConfigErrors(new.mistakes)
-            await new.start()
-            wrong = await _fail_without_network(new, {**alone, **fresh})
-            blamed = {place: error for error in wrong for place in _reached(new, error) if place in fresh}
+            changed = {*fresh, *(one.place for one in groups)}
+            try:
+                await new.start()
+                wrong = await _fail_without_network(new, {**alone, **fresh})
+                blamed = {
+                    place: error for error in wrong for place in _reached(new, error) if place in changed
+                }
+            except ConfigError as error:
+                blamed = dict.fromkeys(changed, error)
             if not blamed:
                 break
-            for place, error in blamed.items():
-                held[place] = located(site.document, [error])
-                await fresh.pop(place).stop()
+            await asyncio.gather(*(fresh.pop(place).stop() for place in blamed if place in fresh))
+            groups = [one for one in groups if one.place not in blamed]
+            held |= {place: located(site.document, [error]) for place, error in blamed.items()}
             await new.maps.stop(but=site.maps)
             new = site
     except BaseException:
@@ -141,17 +149,17 @@ async def _load(old: BuiltStep, force: bool) -> BuiltStep | ConfigError:
     return new
 
 
-async def _fail_without_network(site: Site, steps: Mapping[Place, BuiltStep]) -> list[ConfigError]:
+async def _fail_without_network(new: Site, steps: Mapping[Place, BuiltStep]) -> list[ConfigError]:
     """The tests that give a wrong answer, those left out that need a network: a table is not refused, and
     not taken late, because of a source that has nothing to do with it."""
     offline = await asyncio.to_thread(
-        build_site, site.document, site.plugins, clock=site.maps.clock, offline=True, kept=steps
+        build_site, new.document, new.plugins, clock=new.maps.clock, offline=True, kept=steps
     )
     try:
         await offline.start()
         return (await run_site_tests(offline)).wrong
     finally:
-        await offline.maps.stop(but=site.maps)
+        await offline.maps.stop(but=new.maps)
 
 
 def _reached(site: Site, error: ConfigError) -> list[Place]:

@@ -368,3 +368,61 @@ async def test_the_sites_of_before_are_freed(site: Site) -> None:
             await asyncio.sleep(0)
         gc.collect()
         assert [one() is not None for one in former] == [False, False, False, True]
+
+
+async def test_tables_are_taken_again_and_again_and_their_tests_stop_nothing(site: Site) -> None:
+    async with site, site.client() as ask:
+        for number in range(3):
+            site.table("a@example.org,one@example.org", f"b@example.org,{number}")
+            assert await site.serving.reload_tables() == {"aliases"}
+            assert await ask("b@example.org") == f"200 {number}\n".encode()
+            [step] = site.serving.site.maps.steps
+            assert step.started
+
+
+GROUP = """
+import os
+from typing import Any
+import attrs
+from tcpmapkit import Chain, ConfigError, Found, hookimpl
+
+@attrs.define(eq=False)
+class Prefixed:
+    resolvers: Chain
+    path: str
+    text: str = attrs.field(default="", init=False)
+    file: Any = attrs.field(default=None, init=False)
+
+    async def start(self, context):
+        self.file = context.directory / self.path
+        self.text = self.file.read_text()
+        if not self.text:
+            raise ConfigError("it is empty", path=("path",))
+
+    def is_current(self): return self.file.read_text() == self.text
+
+    def resolve(self, query):
+        found = self.resolvers.resolve(query)
+        return Found(self.text + found.value) if isinstance(found, Found) else found
+
+@hookimpl
+def register_resolvers(register): register("prefixed", Prefixed)
+"""
+
+
+async def test_a_group_with_a_file_of_its_own_is_made_anew_when_that_changes(site: Site) -> None:
+    site.plugin(GROUP)
+    prefix = site.directory / "prefix"
+    prefix.write_text("old-")
+    inner = '[{ type = "csv", path = "aliases.csv" }]'
+    map = f'[maps.aliases]\nresolvers = [{{ type = "prefixed", path = "prefix", resolvers = {inner} }}]\n'
+    site.say(PLUGINS, LISTENER, map)
+    async with site, site.client() as ask:
+        assert await ask("a@example.org") == b"200 old-one@example.org\n"
+        prefix.write_text("new-")
+        assert await site.serving.reload_tables() == {"aliases"}
+        assert await ask("a@example.org") == b"200 new-one@example.org\n"
+        prefix.write_text("")
+        assert await site.serving.reload_tables() == set()
+        assert "it is empty" in str(site.serving.held["aliases", "prefixed"])
+        assert await ask("a@example.org") == b"200 new-one@example.org\n"
