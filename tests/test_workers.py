@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.private_postfix import wait_until
 from tests.running_tcpmapkit import COMMAND
 from tests.running_workers import PATIENCE, answer, asking, running_workers
 
@@ -199,6 +200,37 @@ def test_two_signals_end_all_at_once(tmp_path: Path) -> None:
             process.terminate()
             assert process.wait(PATIENCE) == -signal.SIGTERM
         workers.server.process = None
+
+
+def test_a_worker_that_does_not_end_is_killed_after_the_grace(tmp_path: Path) -> None:
+    with running_workers(tmp_path, served('grace = "0.1s"')) as workers:
+        os.kill(workers.pids()[0], signal.SIGSTOP)
+        workers.server.stop()
+        assert "has not ended within the grace, and is killed" in workers.server.log()
+
+
+def test_told_to_stop_while_tables_are_loaded_it_ends_as_it_should(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "endless.py").write_text(
+        "import asyncio, os\nfrom pathlib import Path\nfrom tcpmapkit import hookimpl\n"
+        "class Endless:\n"
+        "    async def start(self, context):\n"
+        "        (context.directory / f'starting-{os.getpid()}').touch()\n"
+        "        await asyncio.sleep(3600)\n"
+        "    def resolve(self, query): ...\n"
+        "@hookimpl\ndef register_resolvers(register): register('endless', Endless)\n"
+    )
+    file = tmp_path / "tcpmapkit.toml"
+    file.write_text('[plugins]\ndirectory = "plugins"\n' + served(resolver='{ type = "endless" }'))
+    with subprocess.Popen([*COMMAND, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            wait_until(lambda: len(list(tmp_path.glob("starting-*"))) == 2, PATIENCE, lambda: "no start")
+            process.terminate()
+            output, log = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    assert (process.returncode, output) == (0, b""), log
+    assert b"Traceback" not in log, log
 
 
 def run(file: Path) -> subprocess.CompletedProcess[str]:

@@ -57,7 +57,8 @@ def test_those_that_come_and_go_at_once_are_dealt_in_turn() -> None:
 
 
 def test_who_has_most_is_asked_first_to_make_room_and_who_has_none_is_not_asked() -> None:
-    assert most_first({1: 3, 2: 9, 3: 0, 4: 5}) == [2, 4, 1]
+    assert most_first({1: 3, 2: 9, 3: 0, 4: 5}, last=2) == [2, 4, 1]
+    assert most_first({0: 4, 1: 4, 2: 4, 3: 3}, last=0) == [1, 2, 0, 3]
 
 
 def test_a_worker_that_ran_for_long_is_replaced_at_once() -> None:

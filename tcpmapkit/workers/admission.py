@@ -33,8 +33,8 @@ _log = logging.getLogger(__name__)
 
 
 class Admission:
-    """Accepts for `listeners` (and `admin`), all bound, at most `limit` connections at a time, and deals
-    them out to the workers. What they have sent is theirs to read."""
+    """Accepts for `listeners` (and `admin`), at most `limit` connections at a time, and deals them out to the
+    workers; what the clients send is theirs to read."""
 
     def __init__(
         self, turns: Turns, crew: Crew, listeners: Sequence[Listener], admin: Listener | None, limit: int
@@ -51,6 +51,7 @@ class Admission:
         self._paused: Timer | None = None
         self._to_ask: list[int] = []
         self._asked: Member | None = None
+        self._last_asked = -1
         self._said = Seldom()
         crew.on_ready.append(self._worker_came)
         crew.on_given_back = self._given_back
@@ -80,6 +81,11 @@ class Admission:
         if listener is gone:
             connection.close()
         return listener is gone
+
+    def bind(self) -> None:
+        """Listen: from now on clients wait instead of being refused. Raises what `Listener.bind` does."""
+        for listener in self._all:
+            listener.bind()
 
     def start(self) -> None:
         """Begin to accept."""
@@ -182,12 +188,13 @@ class Admission:
         self._pause(PAUSE, full=True)
         now = self._turns.clock()
         prompt = [member for member in self._crew.ready if not member.is_late(now)]
-        self._to_ask = most_first({member.number: member.connections for member in prompt})
+        have = {member.number: member.connections for member in prompt}
+        self._to_ask = most_first(have, self._last_asked)
         self._ask_next()
 
     def _ask_next(self) -> None:
         while self._to_ask:
-            number = self._to_ask.pop(0)
+            self._last_asked = number = self._to_ask.pop(0)
             for member in self._crew.ready:
                 if member.number == number:
                     self._asked = member

@@ -12,10 +12,15 @@ def fewest(connections: Mapping[int, int], last: int) -> int:
 
     `connections` is how many each worker has, by its number; not empty.
     """
-    in_turn = max(connections) + 1
-    return min(connections, key=lambda number: (connections[number], (number - last - 1) % in_turn))
+    return min(connections, key=lambda number: (connections[number], _turn(connections, number, last)))
 
 
-def most_first(connections: Mapping[int, int]) -> list[int]:
-    """The workers in the order in which they are asked to make room; those that have nothing are not."""
-    return sorted((number for number, have in connections.items() if have), key=lambda one: -connections[one])
+def most_first(connections: Mapping[int, int], last: int) -> list[int]:
+    """The workers in the order in which they are asked to make room, equals in turn after `last`; those
+    that have no connection are not asked."""
+    able = [number for number, have in connections.items() if have]
+    return sorted(able, key=lambda number: (-connections[number], _turn(connections, number, last)))
+
+
+def _turn(connections: Mapping[int, int], number: int, last: int) -> int:
+    return (number - last - 1) % (max(connections) + 1)

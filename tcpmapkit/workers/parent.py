@@ -69,8 +69,13 @@ class Parent:
         self._notifier = notifier
         self._turns = Turns()
         self._crew = Crew(self._turns, self._spawn)
-        self._admission: Admission
-        self._reloading: Reloading
+        listeners = [Listener(one) for one in site.config.listeners]
+        admin = Listener(site.config.admin) if site.config.admin is not None else None
+        limit = site.config.server.max_connections
+        self._admission = Admission(self._turns, self._crew, listeners, admin, limit)
+        self._reloading = Reloading(self._turns, self._crew, self._admission, self._in_force)
+        Asking(self._turns, self._crew, self._admission, self._reloading)
+        self._listen_to_workers()
         self._failure: Exception | None = None
         self._serving = False
         self._stopping = False
@@ -86,18 +91,11 @@ class Parent:
         find_identity(config.server.user, config.server.group)
         if (config.server.user, config.server.group) == (None, None):
             drop_privileges(None, None)  # warns of what the workers will be
-        listeners = [Listener(one) for one in config.listeners]
-        admin = Listener(config.admin) if config.admin is not None else None
         try:
-            limit = limit_connections(
+            self._admission.limit = limit_connections(
                 config.server.max_connections, written=config.server.max_connections_written
             )
-            for listener in [*listeners, *([admin] if admin is not None else ())]:
-                listener.bind()
-            self._admission = Admission(self._turns, self._crew, listeners, admin, limit)
-            self._reloading = Reloading(self._turns, self._crew, self._admission, self._in_force)
-            Asking(self._turns, self._crew, self._admission, self._reloading)
-            self._listen_to_workers()
+            self._admission.bind()
             self._turns.on_signals(
                 (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD), self._signalled
             )
@@ -106,11 +104,8 @@ class Parent:
             self._turns.run()
         finally:
             self._crew.end()
-            for listener in [*listeners, *([admin] if admin is not None else ())]:
-                listener.close()
-            if hasattr(self, "_reloading"):
-                self._reloading.close()
-                self._admission.close()
+            self._reloading.close()
+            self._admission.close()
             self._turns.close()
         if self._failure is not None:
             raise self._failure
