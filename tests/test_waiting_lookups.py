@@ -19,6 +19,7 @@ from tcpmapkit import Found, TempFail
 from tcpmapkit.cache import Answer
 from tcpmapkit.maps import Map
 from tcpmapkit.site import Site, open_site
+from tcpmapkit.testing import Client, serve
 from tests.loopback_dns import reply
 
 MANY = 1000
@@ -33,7 +34,27 @@ resolvers = [{{ type = "http", url = "http://127.0.0.1:{port}/{{user}}" }}]
 cache = false
 deadline = "60s"
 resolvers = [{{ type = "dns", query = "{{user}}.example.org", nameservers = ["127.0.0.1:{port}"] }}]
+
+[maps.table]
+resolvers = [{{ type = "static", value = "x@example.net" }}]
+
+[maps.coroutine]
+cache = false
+resolvers = [{{ type = "python", callable = "tests.test_waiting_lookups:later" }}]
 """
+
+
+async def later(key: str) -> str:
+    """Waits for some turns of the event loop."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return "y@example.net"
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name is asked again, however busy the machine is."""
+    monkeypatch.setattr("tcpmapkit.resolvers.dns._ATTEMPT", 30.0)
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +78,7 @@ class Held:
     open: set[Any] = attrs.Factory(set)
 
     def hold(self, name: bytes, answer: Any) -> None:
-        self.waiting[name] = answer  # one that is asked again has been answered too late
+        self.waiting[name] = answer
         self.changed.set()
 
     async def all_here(self, count: int) -> None:
@@ -167,7 +188,7 @@ async def opened(directory: Path, held: Held, kind: str) -> AsyncIterator[tuple[
     file = directory / "tcpmapkit.toml"
     file.write_text(CONFIGURATION.format(port=held.port))
     site = open_site(file)
-    await site.start({kind})
+    await site.start({kind, "table", "coroutine"})
     before = Census.taken()  # a source may have read its files in a thread
     assert before.sockets == sockets
     try:
@@ -216,3 +237,47 @@ async def test_a_second_thousand_holds_no_more_than_the_first(kind: str, tmp_pat
             held.release()
             await turns_until(lambda answers=answers: len(answers) == MANY)  # type: ignore[misc]
         assert at_once[1] == at_once[0]
+
+
+async def turns_of(map: Map, key: str) -> int:
+    """How many turns of the loop it takes until this map has answered."""
+    answers: list[Answer] = []
+    answer = map.ask(map.query(key), answers.append)
+    turns = 0
+    while answer is None and not answers:
+        await asyncio.sleep(0)
+        turns += 1
+        assert turns < 100, "it waits for the others"
+    assert type((answer or answers[0]).outcome) is Found
+    return turns
+
+
+@pytest.mark.parametrize("kind", ["http", "dns"])
+async def test_while_a_thousand_hang_in_one_map_the_others_answer_as_soon_as_ever(
+    kind: str, tmp_path: Path
+) -> None:
+    async with source(kind) as held, opened(tmp_path, held, kind) as (site, map, _):
+        table, coroutine = site.maps.maps["table"], site.maps.maps["coroutine"]
+        alone = [await turns_of(one, "user@example.org") for one in (table, coroutine)]
+        answers = await begin(map, held)
+        for number in range(200):
+            key = f"user{number}@example.org"
+            assert [await turns_of(one, key) for one in (table, coroutine)] == alone == [0, alone[1]]
+        assert (answers, len(map.current.flights)) == ([], MANY)
+        held.release()
+        await turns_until(lambda: len(answers) == MANY)
+
+
+@pytest.mark.parametrize("kind", ["http", "dns"])
+async def test_nor_do_clients_of_other_maps_notice(kind: str, tmp_path: Path) -> None:
+    async with source(kind) as held, opened(tmp_path, held, kind) as (site, map, _):
+        for name, reply in (("table", "x@example.net"), ("coroutine", "y@example.net")):
+            async with serve(site.maps.maps[name]) as port, Client(port) as client:
+                assert await client.get("before@example.org") == Found(reply)
+                if name == "table":
+                    answers = await begin(map, held)
+                for number in range(100):
+                    assert await client.get(f"user{number}@example.org") == Found(reply)
+        assert (answers, len(map.current.flights)) == ([], MANY)
+        held.release()
+        await turns_until(lambda: len(answers) == MANY)
