@@ -23,6 +23,15 @@ class Seldom:
     def __init__(self) -> None:
         self._subjects: dict[str, tuple[float, int]] = {}
 
+    def leaves_out(self, subject: str, now: float) -> bool:
+        """Whether a line about `subject` is left out now, and then it is counted: for those who would go to
+        some expense for it."""
+        written, left_out = self._subjects.get(subject, (float("-inf"), 0))
+        if now - written >= _INTERVAL:
+            return False
+        self._subjects[subject] = (written, left_out + 1)
+        return True
+
     def log(
         self,
         logger: logging.Logger,
@@ -36,10 +45,9 @@ class Seldom:
     ) -> bool:
         """Log `text % args` unless a line about `subject` was written less than a minute before `now`
         (seconds); whether it was. A line says how many were left out since the last one."""
-        written, left_out = self._subjects.get(subject, (float("-inf"), 0))
-        if now - written < _INTERVAL:
-            self._subjects[subject] = (written, left_out + 1)
+        if self.leaves_out(subject, now):
             return False
+        _, left_out = self._subjects.get(subject, (now, 0))
         if len(self._subjects) >= _MOST:
             self._subjects.clear()
         self._subjects[subject] = (now, 0)

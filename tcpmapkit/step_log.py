@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -53,12 +53,12 @@ class StepLog:
 
         The texts of `query` are hidden in the line. `fields` are those of a JSON line.
         """
-        extra: dict[str, Any] = {"map": query.map, "step": self.name, **fields}
-        if self.logger.isEnabledFor(level):
-            extra["hidden"] = tuple(texts_of(query))
-        return self._said.log(
-            self.logger, level, subject, query.clock(), text, *args, exc_info=exc_info, extra=extra
-        )
+        now = query.clock()
+        if self._said.leaves_out(subject, now):
+            return False
+        hidden = tuple(texts_of(query))
+        extra = {"map": query.map, "step": self.name, "hidden": hidden, **fields}
+        return self._said.log(self.logger, level, subject, now, text, *args, exc_info=exc_info, extra=extra)
 
     def bug(self, query: Query, text: str, *args: object, error: BaseException | None = None) -> None:
         """A mistake of the resolver's: a line for each type of exception, with its traceback."""
