@@ -87,7 +87,12 @@ class Control:
     async def _metrics(self, command: Command) -> Answer:
         from tcpmapkit.metrics.snapshot import snapshot
 
-        return {"snapshot": snapshot(self._serving, self._worker)}
+        # In a thread, beside the lookups: a site with hundreds of maps has thousands of numbers.
+        try:
+            taken = await asyncio.to_thread(snapshot, self._serving, self._worker)
+        except RuntimeError:  # a map came or went while it was counted
+            taken = snapshot(self._serving, self._worker)
+        return {"snapshot": taken}
 
     async def _reload(self, command: Command) -> Answer:
         if not self._serving.ready:

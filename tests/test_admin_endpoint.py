@@ -489,6 +489,22 @@ async def test_no_line_of_the_log_has_a_key_or_the_token(
     assert "another-secret" not in caplog.text
 
 
+async def test_who_is_not_let_in_is_logged_once_a_minute(
+    inet: AdminConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(inet, Answers()) as endpoint:
+        for _ in range(3):
+            await ask(endpoint, "/v1/status", token=None)
+            await ask(endpoint, "/v1/status", token="guessed")
+            await ask(endpoint, "/v1/status", host="attacker.example.com")
+    refused = [record.getMessage() for record in caplog.records if "was refused" in record.getMessage()]
+    assert refused == [
+        "admin: a request without the token was refused",
+        "admin: a request with a wrong token was refused",
+        "admin: a request for a foreign Host was refused",
+    ]
+
+
 # Slow clients, and many.
 
 

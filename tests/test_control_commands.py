@@ -467,6 +467,26 @@ def test_a_server_does_not_start_with_a_token_that_is_none(tmp_path: Path) -> No
     assert "Traceback" not in done.stderr
 
 
+def test_check_reads_the_token_unless_it_is_elsewhere(tmp_path: Path) -> None:
+    file = tmp_path / "tcpmapkit.toml"
+    file.write_text(f'[admin]\nendpoint = "inet:127.0.0.1:1"\ntoken_file = "token"\n{SITE.format(port=1)}')
+    missing = tcpmapkit("check", "-c", file)
+    assert missing.exit_code == 78
+    assert "admin.token_file: cannot read it" in missing.stderr
+    assert tcpmapkit("check", "--offline", "-c", file).exit_code == 0
+    (tmp_path / "token").write_text("a-token")
+    (tmp_path / "token").chmod(0o600)
+    assert tcpmapkit("check", "-c", file).exit_code == 0
+
+
+def test_check_warns_of_an_owner_of_the_socket_that_is_nobody(tmp_path: Path) -> None:
+    file = tmp_path / "tcpmapkit.toml"
+    file.write_text(ADMIN + 'group = "nobody-has-this"\n' + SITE.format(port=1))
+    result = tcpmapkit("check", "-c", file)
+    assert result.exit_code == 0
+    assert "admin.group: there is no group 'nobody-has-this'" in result.stderr
+
+
 # While it starts, and what it needs.
 
 WATCHER = """

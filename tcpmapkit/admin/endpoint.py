@@ -8,19 +8,20 @@ answered in `tcpmapkit.control`.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import socket
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from tcpmapkit.accepting import Accepting
-from tcpmapkit.admin.guard import LONGEST_BODY, Refused, asks_here, bearer, command_of, route_of
+from tcpmapkit.admin.guard import Refused, asks_here, bearer, command_of, route_of
+from tcpmapkit.admin.messages import json_response, metrics_response, read_body
 from tcpmapkit.admin.token import Token
 from tcpmapkit.control import merged
 from tcpmapkit.listener import Address, Listener
+from tcpmapkit.seldom import Seldom
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -75,6 +76,7 @@ class AdminEndpoint:
         self._token = token or (Token(config.token_file) if config.token_file is not None else None)
         self._listener = Listener(config)
         self._accepting = Accepting(lambda: 0, self._welcome, time.monotonic)
+        self._said = Seldom()
         self._server: Any = None
         self._arriving: set[asyncio.Task[None]] = set()
         #: The connections, oldest first, with what ends each; None while a command is being answered.
@@ -190,7 +192,7 @@ class AdminEndpoint:
             ) -> web.StreamResponse:
                 """What is not HTTP; nothing of it is shown or logged."""
                 _log.info("admin: a request that is not HTTP: %s", type(exc).__name__)
-                return _json(400, {"error": "that is not HTTP"})
+                return json_response(400, {"error": "that is not HTTP"})
 
         class Server(web.Server):
             def __call__(self) -> web.RequestHandler:
@@ -219,14 +221,14 @@ class AdminEndpoint:
                 self._open[connection] = None
             response = await self._answer(command)
         except Refused as refused:
-            response = _json(refused.status, {"error": refused.reason}, refused.headers)
+            response = json_response(refused.status, {"error": refused.reason}, refused.headers)
         except TimeoutError:
-            response = _json(408, {"error": "the request did not come in"})
+            response = json_response(408, {"error": "the request did not come in"})
         except Exception as error:
             # Without its message, which may hold a key.
             where = "".join(traceback.format_tb(error.__traceback__))
             _log.error("admin: a request raised %s, which is a bug of ours:\n%s", type(error).__name__, where)
-            response = _json(500, {"error": "internal error: see the log"})
+            response = json_response(500, {"error": "internal error: see the log"})
         if connection in self._open:
             loop = asyncio.get_running_loop()
             connection.answered = True  # type: ignore[attr-defined]
@@ -238,63 +240,32 @@ class AdminEndpoint:
     async def _command(self, request: web.BaseRequest) -> dict[str, Any]:
         """What a request asks for. Raises `Refused`."""
         if not asks_here(request.headers.getall("Host", ()), self._config.endpoint.host):
+            self._say("for a foreign Host")
             raise Refused(403, "the Host is none of this host's own names")
         if self._token is not None:
             given = bearer(request.headers.getall("Authorization", ()))
             if given is None or not self._token.is_right(given):
+                self._say("without the token" if given is None else "with a wrong token")
                 raise Refused(401, "a token is needed", {"WWW-Authenticate": "Bearer"})
         # As it came: aiohttp itself decodes and normalizes a path.
         route, query = route_of(request.method, request.raw_path)
-        return command_of(route, query, await _body(request) if request.method == "POST" else b"")
+        return command_of(route, query, await read_body(request) if request.method == "POST" else b"")
+
+    def _say(self, what: str) -> None:
+        now = time.monotonic()
+        self._said.log(_log, logging.WARNING, what, now, "admin: a request %s was refused", what)
 
     async def _answer(self, command: dict[str, Any]) -> web.Response:
         name = command["command"]
         if name == "live":
-            return _json(200, {"live": True})
+            return json_response(200, {"live": True})
         if name == "lookup" and self._ask_one is not None:
             answer = await self._ask_one(command)
         else:
             answer = merged(command, await self._ask_all(command))
         if "error" in answer:
-            return _json(_STATUS.get(answer.get("kind", ""), 500), answer)
+            return json_response(_STATUS.get(answer.get("kind", ""), 500), answer)
         if name == "metrics":
-            return await _metrics(answer)
+            return await metrics_response(answer)
         refused = (name == "ready" and not answer["ready"], name == "reload" and not answer["ok"])
-        return _json(503 if refused[0] else 422 if refused[1] else 200, answer)
-
-
-async def _body(request: web.BaseRequest) -> bytes:
-    """The request's body. Raises `Refused` for a long one."""
-    too_long = Refused(413, f"the body has more than {LONGEST_BODY} bytes")
-    if (request.content_length or 0) > LONGEST_BODY:
-        raise too_long
-    body = bytearray()
-    while chunk := await request.content.readany():
-        body += chunk
-        if len(body) > LONGEST_BODY:
-            raise too_long
-    if body and request.content_type != "application/json":
-        raise Refused(415, "the body is not application/json")
-    return bytes(body)
-
-
-async def _metrics(answer: Mapping[str, Any]) -> web.Response:
-    from aiohttp import web
-
-    def exposed() -> str:
-        from tcpmapkit.metrics.text import exposition
-
-        return exposition(answer["snapshot"])
-
-    # In a thread: a site with many maps has many series.
-    body = (await asyncio.to_thread(exposed)).encode()
-    from tcpmapkit.metrics.text import CONTENT_TYPE
-
-    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
-
-
-def _json(status: int, answer: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
-    from aiohttp import web
-
-    body = json.dumps(answer).encode() + b"\n"
-    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+        return json_response(503 if refused[0] else 422 if refused[1] else 200, answer)
