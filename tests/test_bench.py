@@ -324,6 +324,28 @@ async def test_what_is_no_reply_is_a_failure_with_its_reason(reply: bytes) -> No
     assert [reason.split(":")[0] for reason in reasons] == ["malformed reply"]
 
 
+@pytest.mark.parametrize(
+    ("protocol", "replies"),
+    [
+        ("tcp_table", b"200 x\n200 y\n"),
+        ("tcp_table", b"200 x\n2"),
+        ("socketmap", b"4:OK x,4:OK y,"),
+        ("socketmap", b"4:OK x,4"),
+    ],
+)
+async def test_of_two_replies_to_one_question_none_answers_another(protocol: str, replies: bytes) -> None:
+    async def answer_twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(replies)
+        await reader.read()
+
+    run = new_pass(["a"], protocol=protocol, limit=10)
+    async with Peer(answer_twice) as peer:
+        await ask_over_the_wire(peer.endpoint, CLIENTS[protocol], run, connections=1)
+    figures = run.end(alone=False)
+    assert (figures.found, dict(figures.reasons)) == (0, {"more than one reply to a question": 3})
+
+
 async def test_a_question_without_a_reply_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock()
     monkeypatch.setattr("tcpmapkit.bench.wire.WATCH", 0.001)
@@ -537,6 +559,27 @@ async def test_a_table_as_main_cf_names_it_is_asked_without_a_configuration(
     assert process.returncode == (0 if held else 75)
     expected = "again\tfound\t3\t100.00%\n" if held else "again\tfailure\t3\tunknown map\n"
     assert expected in printed.decode()
+
+
+async def test_a_server_that_only_hangs_up_is_given_up_and_not_asked_again() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+
+    program = "from tcpmapkit.cli import main; main()"
+    async with Peer(hang_up) as peer:
+        arguments = ["--keys", "-", "--connections", "1", "--connect", f"tcp:127.0.0.1:{peer.endpoint.port}"]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", program, "bench", *arguments),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={"PYTHONPATH": str(Path(__file__).parent.parent)},
+        )
+        printed, told = await process.communicate(b"a\n" * 20)
+    assert (process.returncode, peer.connections) == (75, 3)
+    assert "first pass\tfailure\t3\tthe server closed the connection\n" in printed.decode()
+    assert "again" not in printed.decode()
+    assert told == b"the server closes connections without an answer: given up\n"
 
 
 def test_a_terminal_is_shown_how_far_it_is(

@@ -104,6 +104,7 @@ class _Passes:
         self._ask = ask
         #: Set by SIGINT and SIGTERM.
         self.stopping = told_to_stop()
+        self._given_up = False
 
     async def run(self, rows: Iterable[tuple[str, ...]], *, alone: bool) -> int:
         """Both, and what they gave printed behind `rows`; the exit status. Raises what asking raises."""
@@ -115,7 +116,9 @@ class _Passes:
         first = await self._pass("first pass", order, min(every, plan.count or every), alone)
         figures = [first]
         known = order[: first.latencies.count]
-        if known and not self.stopping.is_set():
+        if self._given_up:
+            tell("the server closes connections without an answer: given up")
+        elif known and not self.stopping.is_set():
             figures.append(await self._pass("again", known, plan.count or _NO_LIMIT, alone))
         if self.stopping.is_set():
             tell("interrupted: these are the figures so far")
@@ -140,6 +143,7 @@ class _Passes:
             try:
                 await asyncio.wait((asking, told), return_when=asyncio.FIRST_COMPLETED)
             finally:
+                self._given_up = not run.over and not self.stopping.is_set()
                 run.stop()
                 told.cancel()
                 asking.cancel()

@@ -31,27 +31,30 @@ WATCH: Final = 0.5
 _FRUITLESS: Final = 3
 
 
+_Buffer = tuple[Callable[[bytes], None], Callable[[], bytes | None], Callable[[], int]]
+
+
 @attrs.frozen
 class WireProtocol:
     """What a client has to know: how to ask a map for a key, how replies are told apart, what they mean.
 
-    `new_replies` makes the two halves of a buffer: what stores bytes, and what gives the next reply,
-    None while it is not whole.
+    `new_replies` makes the parts of a buffer: what stores bytes, what gives the next reply, None while it
+    is not whole, and what says how many bytes are left.
     """
 
     request: Callable[[str, str], bytes]
     decode: Callable[[bytes], Outcome]
-    new_replies: Callable[[], tuple[Callable[[bytes], None], Callable[[], bytes | None]]]
+    new_replies: Callable[[], _Buffer]
 
 
-def _lines() -> tuple[Callable[[bytes], None], Callable[[], bytes | None]]:
+def _lines() -> _Buffer:
     buffer = LineBuffer(tcp_table.MAX_REPLY)
-    return buffer.receive, buffer.next_line
+    return buffer.receive, buffer.next_line, buffer.__len__
 
 
-def _netstrings() -> tuple[Callable[[bytes], None], Callable[[], bytes | None]]:
+def _netstrings() -> _Buffer:
     buffer = NetstringBuffer(socketmap.MAX_REPLY)
-    return buffer.receive, buffer.next_netstring
+    return buffer.receive, buffer.next_netstring, buffer.__len__
 
 
 #: The protocols in which a key can be asked, by name.
@@ -68,7 +71,7 @@ class _Client(asyncio.Protocol):
 
     def __init__(self, run: Pass, protocol: WireProtocol) -> None:
         self._run = run
-        self._receive, self._next_reply = protocol.new_replies()
+        self._receive, self._next_reply, self._left = protocol.new_replies()
         self._transport: Any = None
         self._number: int | None = None
         self._began = 0.0
@@ -101,6 +104,9 @@ class _Client(asyncio.Protocol):
             return
         if reply is TOO_LONG:
             self._give_up("malformed reply: too long")
+            return
+        if self._left():
+            self._give_up("more than one reply to a question")  # the rest would answer the next one
             return
         self.replies += 1
         self._run.take(self._number, self._began, reply)
