@@ -34,16 +34,11 @@ async def metrics_response(answer: Mapping[str, Any]) -> web.Response:
     """The metrics of a snapshot, as Prometheus reads them."""
     from aiohttp import web
 
-    def exposed() -> str:
-        from tcpmapkit.metrics.text import exposition
-
-        return exposition(answer["snapshot"])
+    from tcpmapkit.metrics.text import CONTENT_TYPE, exposition
 
     # In a thread: a site with many maps has many series.
-    body = (await asyncio.to_thread(exposed)).encode()
-    from tcpmapkit.metrics.text import CONTENT_TYPE
-
-    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+    text = await asyncio.to_thread(exposition, answer["snapshot"])
+    return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
 
 def json_response(
