@@ -487,6 +487,32 @@ def test_check_warns_of_an_owner_of_the_socket_that_is_nobody(tmp_path: Path) ->
     assert "admin.group: there is no group 'nobody-has-this'" in result.stderr
 
 
+def test_with_several_workers_all_of_them_are_asked(tmp_path: Path) -> None:
+    place = tmp_path / "tcpmapkit"
+    place.mkdir()
+    with running_there(place, f"[server]\nworkers = 2\n{site(lasting_port())}") as server:
+        records = rows(tcpmapkit("status", "-c", server.configuration))
+        assert {"worker 0", "worker 1"} <= records.keys()
+        pids = {records[f"worker {number}"][0][0] for number in (0, 1)}
+        assert len(pids | {records["server"][0][1]}) == 3  # the parent's and theirs
+        assert tcpmapkit("query", "--server", "-c", server.configuration, "api", "joe").stdout == "Joe\n"
+        assert tcpmapkit("purge", "-c", server.configuration, "api").stderr.startswith("map api: 1 cached")
+        text = server.configuration.read_text()
+        server.configuration.write_text(text.replace("alice@", "carol@"))
+        taken = tcpmapkit("reload", "-c", server.configuration)
+        assert (taken.exit_code, "new maps: aliases" in taken.stderr) == (0, True), taken.stderr
+        server.configuration.write_text(text.replace('map = "aliases"', 'map = "alases"'))
+        refused = tcpmapkit("reload", "-c", server.configuration)
+        assert (refused.exit_code, "listeners[0].map" in refused.stderr) == (78, True), refused.stderr
+        asked = tcpmapkit("query", "--server", "-c", server.configuration, "aliases", "info@example.org")
+        assert asked.stdout == "carol@example.org\n"
+        assert rows(tcpmapkit("status", "-c", server.configuration))["configuration"][0][2:] == [
+            "reloads 1",
+            "refused 1",
+        ]
+        assert tcpmapkit("purge", "-c", server.configuration, "nothing").exit_code == 2
+
+
 # While it starts, and what it needs.
 
 WATCHER = """
