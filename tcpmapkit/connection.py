@@ -33,7 +33,6 @@ class Connection(asyncio.Protocol):
     """One peer's connection to a listener."""
 
     __slots__ = (
-        "_clear",
         "_codec",
         "_ended",
         "_find",
@@ -43,6 +42,7 @@ class Connection(asyncio.Protocol):
         "_waiting",
         "_write",
         "_writing_paused",
+        "clear",
         "last_active",
         "service",
     )
@@ -53,32 +53,32 @@ class Connection(asyncio.Protocol):
         self.last_active = service.clock()
         self._find = service.find
         self._codec = service.new_codec()
-        self._transport: Any = None  # asyncio.Transport; None before it is made and after it is lost
+        self._transport: Any = None
         self._write: Callable[[bytes], None]
         self._waiting: Lookup | None = None  # the lookup under way
         self._scheduled = False  # the rest is answered in the loop's next turn
         self._writing_paused = False
         self._reading_paused = False
         self._ended = False  # nothing more is read: answer what is here, then close
-        self._clear = False  # nothing of the above, and between two requests
+        self.clear = False  # nothing of the above, and between two requests
 
     # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         self._write = self._transport.write
-        self._clear = True
+        self.clear = True
         self.service.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         _log.debug("%s: connection closed: %s", self.service.name, exc or "end of input")
         self._transport = None
         self._waiting = None  # its answer, if one comes, is for nobody
-        self._clear = False
+        self.clear = False
         self.service.closed(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._clear:
+        if self.clear:
             reply = self._find(data)
             if reply is not None:
                 # A chunk equal to a request that was answered is one whole request: no need to parse.
@@ -123,10 +123,9 @@ class Connection(asyncio.Protocol):
     # Called by the server.
 
     @property
-    def peer(self) -> str:
-        """The peer's address, for the log."""
-        address = self._transport.get_extra_info("peername") if self._transport is not None else None
-        return str(address[0]) if isinstance(address, tuple) and address else "local"
+    def transport(self) -> Any:
+        """What carries it, an `asyncio.Transport`; None before it is made and after it is lost."""
+        return self._transport
 
     @property
     def in_flight(self) -> bool:
@@ -200,7 +199,9 @@ class Connection(asyncio.Protocol):
             else:
                 self._schedule()
         except ProtocolError as error:
-            _log.info("%s: %s from %s, closing", self.service.name, error, self.peer)
+            peer = self._transport.get_extra_info("peername")
+            host = peer[0] if isinstance(peer, tuple) else "local"
+            _log.info("%s: %s from %s, closing", self.service.name, error, host)
             self._end()
             drained = True
         if replies:
@@ -249,7 +250,7 @@ class Connection(asyncio.Protocol):
     def _end(self) -> None:
         """No request that comes is answered any more."""
         self._ended = True
-        self._clear = False
+        self.clear = False
 
     def _tell(self, reply: bytes) -> bool:
         """Write the one reply there is; or, when it is `SILENCE`, close, and False."""
@@ -279,11 +280,11 @@ class Connection(asyncio.Protocol):
         """Read on or not, and take the short way or not, as things now stand."""
         codec = self._codec
         if self._held_back:
-            self._clear = False
+            self.clear = False
             if self._writing_paused or codec.buffered_bytes > MAX_HELD:
                 self._pause_reading()
         else:
-            self._clear = not self._ended and codec.between_requests
+            self.clear = not self._ended and codec.between_requests
         if self._reading_paused and not self._writing_paused and codec.buffered_bytes <= MAX_HELD:
             self._resume_reading()
 

@@ -18,7 +18,10 @@ import attrs
 if TYPE_CHECKING:
     from tcpmapkit.config.scalars import Endpoint
 
-__all__ = ["InheritedSocket", "InheritedSockets", "inherited_sockets"]
+__all__ = ["STORED", "InheritedSocket", "InheritedSockets", "inherited_sockets"]
+
+STORED: Final = "tcpmapkit-connection"
+"""The name of the connections that a server before has left with the manager."""
 
 #: The first descriptor that is passed (SD_LISTEN_FDS_START).
 _FIRST: Final = 3
@@ -62,8 +65,9 @@ class InheritedSockets:
     """The sockets that the manager passed to this process. They stay open as long as it lives: what is
     taken is a duplicate, so that a listener may go with one reload and come back with the next."""
 
-    def __init__(self, sockets: Iterable[InheritedSocket] = ()) -> None:
+    def __init__(self, sockets: Iterable[InheritedSocket] = (), stored: Iterable[socket.socket] = ()) -> None:
         self._sockets = tuple(sockets)
+        self._stored = list(stored)
         self._taken: set[InheritedSocket] = set()
 
     @classmethod
@@ -77,7 +81,8 @@ class InheritedSockets:
         if pid != str(os.getpid()) or not number.isdecimal():
             return cls()
         names += [""] * (int(number) - len(names))
-        return cls(_listening(range(first, first + int(number)), names))
+        stored: list[socket.socket] = []
+        return cls(list(_listening(range(first, first + int(number)), names, stored)), stored)
 
     def __len__(self) -> int:
         return len(self._sockets)
@@ -89,11 +94,18 @@ class InheritedSockets:
         self._taken.update(found)
         return [one.listening.dup() for one in found]
 
+    def take_stored(self) -> list[socket.socket]:
+        """The connections that were left with the manager, once."""
+        stored, self._stored = self._stored, []
+        return stored
+
     def close(self) -> None:
         """Give them up: a worker listens on none."""
         for one in self._sockets:
             one.listening.close()
         self._sockets = ()
+        for connection in self.take_stored():
+            connection.close()
 
     @property
     def left(self) -> list[InheritedSocket]:
@@ -111,7 +123,10 @@ class InheritedSockets:
             )
 
 
-def _listening(descriptors: Iterable[int], names: Iterable[str]) -> Iterator[InheritedSocket]:
+def _listening(
+    descriptors: Iterable[int], names: Iterable[str], stored: list[socket.socket]
+) -> Iterator[InheritedSocket]:
+    """Those that listen; what has the name of the stored connections is put there."""
     for descriptor, name in zip(descriptors, names, strict=False):
         try:
             os.set_inheritable(descriptor, False)
@@ -122,6 +137,8 @@ def _listening(descriptors: Iterable[int], names: Iterable[str]) -> Iterator[Inh
         if passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             passed.setblocking(False)
             yield InheritedSocket(name, passed)
+        elif name == STORED:
+            stored.append(passed)
         else:
             _log.warning("socket %s of systemd's does not listen: Accept=yes?", name or descriptor)
             passed.detach()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tcpmapkit.config import AdminConfig, ListenerConfig
     from tcpmapkit.config.scalars import Network
 
-__all__ = ["BACKLOG", "Address", "Listener", "is_allowed", "is_waiting"]
+__all__ = ["BACKLOG", "Address", "Listener", "allowed_networks", "is_allowed", "is_waiting"]
 
 Address = tuple[Any, ...]
 """Host and port, or the path of a unix socket alone."""
@@ -69,7 +69,7 @@ class Listener:
     ) -> None:
         self._config = config
         self.refused = refused
-        self._allow = _allowed(config)
+        self._allow = allowed_networks(config)
         self._sockets: list[socket.socket] = []
         self._unix: UnixSocket | None = None
 
@@ -87,7 +87,7 @@ class Listener:
         """Go by another configuration of the same endpoint: who may connect from now on. The owner and the
         permissions of a unix socket stay as they were."""
         self._config = config
-        self._allow = _allowed(config)
+        self._allow = allowed_networks(config)
 
     @property
     def addresses(self) -> list[Address]:
@@ -199,7 +199,8 @@ class Listener:
             self.refused(address[0])
 
 
-def _allowed(config: ListenerConfig | AdminConfig) -> tuple[Network, ...]:
+def allowed_networks(config: ListenerConfig | AdminConfig) -> tuple[Network, ...]:
+    """Who may connect: loopback alone, unless `allow` says otherwise."""
     return tuple(getattr(config, "allow", ())) or _LOOPBACK
 
 

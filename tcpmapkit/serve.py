@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from tcpmapkit.handover import hand_over, take_back
 from tcpmapkit.inherited import inherited_sockets
 from tcpmapkit.process import find_identity
 from tcpmapkit.serving import Serving
@@ -82,12 +83,14 @@ async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> No
                         for listener, at in zip(site.config.listeners, serving.server.addresses, strict=True)
                     ]
                 )
+                take_back(serving.server, notifier)
                 inherited_sockets().warn_of_left()
                 notifier.ready(serving.status)
                 with keep_alive(notifier, asyncio.get_running_loop()):
                     await stopping.wait()
             finally:
                 notifier.stopping()
+                await hand_over(serving.server.connections, notifier)
                 await serving.stop()
                 if started:
                     gc.unfreeze()

@@ -6,18 +6,20 @@ listens must not decide whether mail is looked up. Without systemd all of it doe
 
 from __future__ import annotations
 
+import array
+import asyncio
 import contextlib
 import logging
 import os
 import socket
 import time
-from collections.abc import Iterator, MutableMapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import asyncio
+from collections.abc import Iterator, MutableMapping, Sequence
+from typing import Final
 
 __all__ = ["Notifier", "keep_alive", "serving"]
+
+#: Seconds for the manager to read what it was told.
+_SETTLING: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -76,18 +78,46 @@ class Notifier:
         """The watchdog is told that all is well."""
         self._send(("WATCHDOG", "1"))
 
+    def store(self, name: str, descriptors: Sequence[int]) -> None:
+        """Leave descriptors with the manager for the next start, at most 253 at a time."""
+        self._send(("FDSTORE", "1"), ("FDNAME", name), descriptors=descriptors)
+
+    def forget(self, name: str) -> None:
+        """Have the manager close what was stored by this name."""
+        self._send(("FDSTOREREMOVE", "1"), ("FDNAME", name))
+
+    async def settled(self) -> None:
+        """Wait until the manager has read what it was told, for a second at most."""
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        loop = asyncio.get_running_loop()
+        read = asyncio.Event()
+        try:
+            loop.add_reader(reading, read.set)
+            self._send(("BARRIER", "1"), descriptors=(writing,))
+            os.close(writing)  # the manager closes the other one, and then there is an end to read
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(read.wait(), _SETTLING)
+        finally:
+            loop.remove_reader(reading)
+            os.close(reading)
+
     def close(self) -> None:
         """Tell nothing more."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
-    def _send(self, *fields: tuple[str, str]) -> None:
+    def _send(self, *fields: tuple[str, str], descriptors: Sequence[int] = ()) -> None:
         if self._socket is None or self._address is None:
             return
         text = "\n".join(f"{name}={' '.join(value.split())}" for name, value in fields)
         try:
-            self._socket.sendto(text.encode("utf-8", "replace"), self._address)
+            message = text.encode("utf-8", "replace")
+            if descriptors:
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+                self._socket.sendmsg([message], [rights], 0, self._address)
+            else:
+                self._socket.sendto(message, self._address)
         except OSError as error:
             _log.warning("systemd is not told %s: %s", fields[0][0], error.strerror or error)
 

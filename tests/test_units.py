@@ -80,6 +80,7 @@ def test_the_service_can_do_what_the_server_does() -> None:
     unit = Unit(SERVICE)
     assert int(unit["Service"]["LimitNOFILE"]) >= ServerConfig().max_connections + OTHER_FILES
     assert float(unit["Service"]["TimeoutStopSec"].removesuffix("s")) > ServerConfig().grace
+    assert int(unit["Service"]["FileDescriptorStoreMax"]) >= ServerConfig().max_connections
     allowed = unit.values("SystemCallFilter")
     assert allowed[-1].split() == ["@chown", "setpriority"], (
         "what is taken away before is given back only after it"

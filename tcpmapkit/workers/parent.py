@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from tcpmapkit.errors import ConfigError, ConfigErrors
+from tcpmapkit.handover import close_stored
 from tcpmapkit.inherited import inherited_sockets
 from tcpmapkit.listener import Listener
 from tcpmapkit.process import StartError, drop_privileges, find_identity, limit_connections
@@ -153,6 +154,7 @@ class Parent:
                     for config, listener in zip(self._in_force.config.listeners, listeners, strict=True)
                 ]
             )
+            close_stored(self._notifier)
             inherited_sockets().warn_of_left()
             self._notifier.ready(self._status())
             self._tell_watchdog()

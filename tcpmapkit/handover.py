@@ -1,0 +1,111 @@
+"""Connections that outlive the server: over a restart systemd keeps them (``FileDescriptorStoreMax=``).
+
+Postfix keeps a tcp_table connection for as long as its process lives, and notices when it is closed. So one
+with nothing under way is given to the manager when the server stops, and taken back by the next one; what
+is asked meanwhile waits in the kernel. A stop that is no restart closes them: the manager does.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from tcpmapkit.inherited import STORED, inherited_sockets
+from tcpmapkit.listener import allowed_networks, is_allowed
+
+if TYPE_CHECKING:
+    import socket
+
+    from tcpmapkit.connection import Connection
+    from tcpmapkit.listener import Listener
+    from tcpmapkit.server import Server
+    from tcpmapkit.systemd import Notifier
+
+__all__ = ["close_stored", "hand_over", "take_back"]
+
+#: As many as one message takes: 253 by unix(7).
+_AT_ONCE: Final = 128
+
+_PROTOCOL: Final = "tcp_table"
+
+_log = logging.getLogger(__name__)
+
+
+async def hand_over(connections: Iterable[Connection], notifier: Notifier) -> int:
+    """Give the manager the connections that have nothing in flight and no part of a request; how many."""
+    if not notifier.is_heard:
+        return 0
+    given = [
+        descriptor
+        for one in connections
+        if one.service.protocol == _PROTOCOL and (descriptor := _leave(one)) is not None
+    ]
+    for at in range(0, len(given), _AT_ONCE):
+        notifier.store(STORED, given[at : at + _AT_ONCE])
+    for descriptor in given:
+        os.close(descriptor)
+    if given:
+        await notifier.settled()  # a message of a process that has ended is nobody's
+        _log.info("%d connections are left with systemd for the next start", len(given))
+    return len(given)
+
+
+def _leave(connection: Connection) -> int | None:
+    """A descriptor of a connection that is served here no more; None when something is under way."""
+    transport = connection.transport
+    if not connection.clear or transport.is_closing() or transport.get_write_buffer_size():
+        return None
+    transport.pause_reading()
+    descriptor = os.dup(transport.get_extra_info("socket").fileno())
+    transport.abort()  # closes our own descriptor: the peer sees nothing of it
+    return descriptor
+
+
+def take_back(server: Server, notifier: Notifier) -> int:
+    """Serve what the server before has left with the manager, as far as there is still a listener for it
+    and its peer may connect; the others are closed. How many are served."""
+    served = 0
+    stored = inherited_sockets().take_stored()
+    for connection in stored:
+        listener = _listener_of(connection, server)
+        if listener is None:
+            connection.close()
+        else:
+            connection.setblocking(False)
+            server.serve_connection(listener, connection)
+            served += 1
+    if stored:
+        notifier.forget(STORED)  # else one that we close would stay open
+        _log.info("%d of %d connections are taken over from before", served, len(stored))
+    return served
+
+
+def close_stored(notifier: Notifier) -> None:
+    """Close what was left: nobody would answer there."""
+    stored = inherited_sockets().take_stored()
+    for connection in stored:
+        connection.close()
+    if stored:
+        notifier.forget(STORED)
+
+
+def _listener_of(connection: socket.socket, server: Server) -> int | None:
+    """The number of the listener that would have accepted a connection."""
+    try:
+        ours, peer = connection.getsockname(), connection.getpeername()
+    except OSError:  # it has gone
+        return None
+    for number, listener in enumerate(server.listeners):
+        if server.services[number].protocol == _PROTOCOL and _is_at(ours, listener):
+            return number if is_allowed(peer[0], allowed_networks(listener.config)) else None
+    return None
+
+
+def _is_at(address: tuple[str, int], listener: Listener) -> bool:
+    return any(
+        port == address[1] and (host == address[0] or ipaddress.ip_address(host).is_unspecified)
+        for host, port in listener.addresses
+    )

@@ -1,0 +1,143 @@
+"""Connections that outlive a restart: what is left with systemd, what is taken back, what is closed."""
+
+from __future__ import annotations
+
+import array
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tcpmapkit.inherited import STORED
+from tests.running_tcpmapkit import lasting_port
+from tests.test_service import ANSWER, CONFIGURATION, PATIENCE, Service, service
+
+REQUEST = b"get postmaster@example.org\n"
+
+
+class DescriptorStore:
+    """What systemd does for a service with ``FileDescriptorStoreMax=``, in the place of its notify socket."""
+
+    def __init__(self, one: Service) -> None:
+        self.stored: list[socket.socket] = []
+        self.forgotten: list[str] = []
+        self._service = one
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while True:
+            message, ancillary, _, _ = self._service.notify.recvmsg(4096, 1024)
+            fields = dict(line.split("=", 1) for line in message.decode().split("\n"))
+            descriptors = array.array("i")
+            for _, _, data in ancillary:
+                descriptors.frombytes(data)
+            if "FDSTORE" in fields:
+                assert fields["FDNAME"] == STORED
+                self.stored += [socket.socket(fileno=descriptor) for descriptor in descriptors]
+            elif "FDSTOREREMOVE" in fields:
+                self.forgotten.append(fields["FDNAME"])
+            elif "BARRIER" in fields:
+                assert fields == {"BARRIER": "1"}
+                (descriptor,) = descriptors
+                socket.close(descriptor)
+            elif "END" in fields:
+                return
+
+    def end(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"END=1", self._service.notify.getsockname())
+        self._thread.join()
+
+    def close(self) -> None:
+        for one in self.stored:
+            one.close()
+
+
+@contextmanager
+def stopped(one: Service) -> Iterator[DescriptorStore]:
+    """What the service leaves when it is told to stop; closed at the end."""
+    store = DescriptorStore(one)
+    try:
+        one.tell(signal.SIGTERM)
+        assert one.process.wait(PATIENCE) == 0
+    finally:
+        store.end()
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def connected(port: int) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    client.sendall(REQUEST)
+    assert client.recv(100) == ANSWER
+    return client
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_connection_outlives_a_restart_and_what_is_asked_meanwhile_is_answered(
+    tmp_path: Path, loop: str
+) -> None:
+    port = lasting_port()
+    configuration = CONFIGURATION.format(port=port, extra=f'[server]\nloop = "{loop}"', name="")
+    with service(tmp_path, configuration) as one:
+        one.told("READY")
+        clients = [connected(port) for _ in range(300)]  # more than one message holds
+        with stopped(one) as store:
+            assert len(store.stored) == 300
+            for client in clients:
+                client.sendall(REQUEST)
+            names = ":".join([STORED] * 300)
+            with service(tmp_path, configuration, *store.stored, names=names) as again:
+                store.close()
+                assert again.told("FDSTOREREMOVE")["FDNAME"] == STORED
+                again.told("READY")
+                for client in clients:
+                    assert client.recv(100) == ANSWER
+                    client.sendall(REQUEST)
+                    assert client.recv(100) == ANSWER
+        for client in clients:
+            client.close()
+
+
+def test_one_in_the_midst_of_a_request_is_finished_as_ever(tmp_path: Path) -> None:
+    port = lasting_port()
+    with service(tmp_path, CONFIGURATION.format(port=port, extra="", name="")) as one:
+        one.told("READY")
+        with connected(port) as half, connected(port) as whole:
+            half.sendall(b"get postm")
+            whole.sendall(REQUEST)
+            assert whole.recv(100) == ANSWER  # so the other's part has been read, too
+            with stopped(one) as store:
+                assert [kept.getpeername() for kept in store.stored] == [whole.getsockname()]
+                assert half.recv(100) == b""
+
+
+def test_without_a_manager_they_are_closed(tmp_path: Path) -> None:
+    port = lasting_port()
+    configuration = CONFIGURATION.format(port=port, extra="", name="")
+    with service(tmp_path, configuration) as one:
+        one.told("READY")
+        with connected(port) as client:
+            one.notify.close()
+            one.tell(signal.SIGTERM)
+            assert client.recv(100) == b""
+            assert one.process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("extra", ["", "[server]\nworkers = 2\n"], ids=["alone", "workers"])
+def test_one_that_nobody_would_serve_is_closed(tmp_path: Path, extra: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        client = socket.create_connection(elsewhere.getsockname(), timeout=PATIENCE)
+        left, _ = elsewhere.accept()
+    configuration = CONFIGURATION.format(port=lasting_port(), extra=extra, name="")
+    with client, left, service(tmp_path, configuration, left, names=STORED) as one:
+        left.close()
+        assert one.told("FDSTOREREMOVE")["FDNAME"] == STORED
+        assert client.recv(100) == b""
