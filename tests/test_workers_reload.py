@@ -301,6 +301,22 @@ def test_the_status_is_that_of_all_workers_and_says_how_often_each_was_replaced(
         assert {one["worker"] for one in told["workers"]} == {0, 1}
 
 
+def test_who_may_not_connect_is_closed_by_the_parent_and_counted(tmp_path: Path) -> None:
+    text = HEAD + TCP_TABLE + 'allow = ["192.0.2.0/24"]\n' + static("one")
+    with running_workers(tmp_path, text) as workers:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", workers.port)) as client:
+                client.settimeout(PATIENCE)
+                assert client.recv(1) == b""
+
+        def refused() -> list[int]:
+            told = json.loads(get(workers, "/v1/status")[1])
+            return [one["connections_refused"] for one in told["listeners"]]
+
+        workers.wait_for(lambda: refused() == [3])
+        assert "connection from 127.0.0.1 closed: not in allow" in workers.server.log()
+
+
 @pytest.mark.parametrize("path", ["/v1/status", "/metrics"])
 def test_a_worker_that_does_not_answer_is_left_out(tmp_path: Path, path: str) -> None:
     soon = "from tcpmapkit.workers import asking\nasking.ANSWERED_WITHIN = 0.3\n"
