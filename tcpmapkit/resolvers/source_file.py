@@ -6,10 +6,13 @@ manager and Kubernetes put another file, or a link to one, in its place.
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
@@ -17,7 +20,7 @@ import attrs
 
 from tcpmapkit import ConfigError
 
-__all__ = ["Identity", "identity_of", "is_same", "known", "read_settled", "settled"]
+__all__ = ["Identity", "identity_of", "is_same", "known", "read_settled", "settled", "uncollected"]
 
 _T = TypeVar("_T")
 
@@ -101,6 +104,30 @@ def settled(path: Path, read: Callable[[BinaryIO], _T]) -> tuple[_T, Identity]:
 def read_settled(path: Path) -> tuple[bytes, Identity]:
     """The content of a file, as `settled`, for about a second in all."""
     return settled(path, lambda file: file.read())
+
+
+_loading = 0
+_loading_lock = threading.Lock()
+_collected = True
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Look for no garbage while a table is made, which has none: each look would walk through all that is
+    made so far, and nobody is answered meanwhile (a quarter of a second for 100000 rules)."""
+    global _loading, _collected
+    with _loading_lock:
+        if not _loading:
+            _collected = gc.isenabled()
+            gc.disable()
+        _loading += 1
+    try:
+        yield
+    finally:
+        with _loading_lock:
+            _loading -= 1
+            if not _loading and _collected:
+                gc.enable()
 
 
 def _open_at_once(path: str, flags: int) -> int:

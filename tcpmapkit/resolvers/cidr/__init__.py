@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from tcpmapkit import ConfigError, Found, hookimpl
-from tcpmapkit.resolvers.cidr.first_match import Answer, FirstMatch
+from tcpmapkit import ConfigError, Found, PermFail, TempFail, hookimpl
+from tcpmapkit.resolvers.cidr.first_match import FirstMatch
 from tcpmapkit.resolvers.cidr.networks import Addresses, parse_address, parse_network, parse_pattern
 from tcpmapkit.resolvers.cidr.table import arrange, read_rules
 from tcpmapkit.resolvers.postfix_lines import WHITE_SPACE, decoded, table_answer
-from tcpmapkit.resolvers.source_file import Identity, is_same, read_settled
+from tcpmapkit.resolvers.source_file import Identity, is_same, read_settled, uncollected
 
 __all__ = ["Cidr", "FirstMatch", "Rule", "parse_address", "parse_network"]
+
+_FREED_AT_ONCE = 4096
 
 
 @attrs.frozen
@@ -40,19 +43,19 @@ class Cidr:
     path: Path | None = attrs.field(default=None, metadata={"help": "a cidr_table(5) file"})
     rows: int = attrs.field(init=False, default=0)
     _identity: Identity | None = attrs.field(init=False, default=None, repr=False)
-    _families: dict[int, FirstMatch] = attrs.field(init=False, factory=dict, repr=False)
+    _families: dict[int, FirstMatch[str]] = attrs.field(init=False, factory=dict, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if (self.rules is None) == (self.path is None):
             raise ConfigError("cidr takes either rules = [{network, result}] or path = ...")
-        parsed: list[tuple[Addresses, Answer]] = []
+        parsed: list[tuple[Addresses, str]] = []
         for index, rule in enumerate(self.rules or ()):
             try:
                 addresses = parse_pattern(rule.network.rstrip(WHITE_SPACE))
             except ValueError as error:
                 raise ConfigError(str(error), path=("rules", index, "network")) from None
             try:
-                parsed.append((addresses, Found(rule.result)))
+                parsed.append((addresses, Found(rule.result).value))
             except ValueError as error:
                 raise ConfigError(str(error), path=("rules", index, "result")) from None
         self._families = arrange(parsed)
@@ -70,9 +73,9 @@ class Cidr:
             context.logger.warning("cidr map %s, line %d: %s", path, line, message)
 
         content, identity = read_settled(path)
-        rules, blocks = read_rules(decoded(content), warn)
-        self._families = arrange(((addresses, table_answer(result)) for addresses, result in rules), blocks)
-        self.rows, self._identity = len(rules), identity
+        with uncollected():
+            self._families, self.rows = _arranged(decoded(content), warn)
+        self._identity = identity
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -83,13 +86,25 @@ class Cidr:
         """Whether the file is still the one that was read; blocks for one stat(2)."""
         return self.path is None or is_same(self.path, self._identity)
 
-    def resolve(self, query: Any) -> Answer | None:
+    def resolve(self, query: Any) -> Found | TempFail | PermFail | None:
         """The answer of the first rule that holds the address, or a miss."""
         try:
             family, number = parse_address(query.key)
         except ValueError:
             return None
-        return self._families[family].find(number)
+        result = self._families[family].find(number)
+        return None if result is None else table_answer(result)
+
+
+def _arranged(text: str, warn: Callable[[int, str], object]) -> tuple[dict[int, FirstMatch[str]], int]:
+    """The rules of a file, and how many there are. What is left are numbers and text, which the garbage
+    collector need not walk through."""
+    rules, blocks = read_rules(text, warn)
+    count = len(rules)
+    families = arrange(rules, blocks)
+    while rules:  # to free all of them at once would hold the interpreter
+        del rules[-_FREED_AT_ONCE:]
+    return families, count
 
 
 @hookimpl

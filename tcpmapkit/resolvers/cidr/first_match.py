@@ -6,15 +6,15 @@ import heapq
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
+from typing import Generic, TypeVar
 
 import attrs
 
-from tcpmapkit import Found, PermFail, TempFail
 from tcpmapkit.resolvers.cidr.networks import Interval
 
-__all__ = ["Answer", "FirstMatch"]
+__all__ = ["FirstMatch"]
 
-Answer = Found | TempFail | PermFail
+_Answer = TypeVar("_Answer")
 
 #: An address, what changes there (a rule, or beyond the last rule a block), and whether it holds less
 #: (1) or more (-1) from there on.
@@ -82,21 +82,21 @@ class _Unmet:
 
 
 @attrs.frozen
-class FirstMatch:
+class FirstMatch(Generic[_Answer]):
     """The answer of each address of one family: `begins[i]` up to the next begin answers `answers[i]`.
 
     A lookup is one bisection however many rules there are.
     """
 
     begins: tuple[int, ...] = (0,)
-    answers: tuple[Answer | None, ...] = (None,)
+    answers: tuple[_Answer | None, ...] = (None,)
 
     @classmethod
     def of(
         cls,
-        rules: Iterable[tuple[tuple[Interval, ...], Answer]],
+        rules: Iterable[tuple[tuple[Interval, ...], _Answer]],
         blocks: Iterable[tuple[tuple[Interval, ...], int, int]] = (),
-    ) -> FirstMatch:
+    ) -> FirstMatch[_Answer]:
         """`rules` in order; where several hold an address, the first counts. `blocks`: intervals outside
         which the rules from one number to before another do not hold.
 
@@ -108,7 +108,7 @@ class FirstMatch:
         for _, first_rule, end in blocks:
             unmet.add(first_rule, end, 1)
         begins: list[int] = []
-        answers: list[Answer | None] = []
+        answers: list[_Answer | None] = []
         border = 0
         for at, target, change in _in_order(_changes(rules, blocks)):
             if at != border:
@@ -121,7 +121,7 @@ class FirstMatch:
         _mark(border, unmet.first(), rules, begins, answers)
         return cls(tuple(begins), tuple(answers))
 
-    def find(self, number: int) -> Answer | None:
+    def find(self, number: int) -> _Answer | None:
         """The answer of one address, None when no rule holds it."""
         return self.answers[bisect_right(self.begins, number) - 1]
 
@@ -129,9 +129,9 @@ class FirstMatch:
 def _mark(
     border: int,
     first: int | None,
-    rules: Sequence[tuple[tuple[Interval, ...], Answer]],
+    rules: Sequence[tuple[tuple[Interval, ...], _Answer]],
     begins: list[int],
-    answers: list[Answer | None],
+    answers: list[_Answer | None],
 ) -> None:
     winner = None if first is None else rules[first][1]
     if not answers or answers[-1] is not winner:
@@ -140,7 +140,7 @@ def _mark(
 
 
 def _changes(
-    rules: Iterable[tuple[tuple[Interval, ...], Answer]],
+    rules: Iterable[tuple[tuple[Interval, ...], object]],
     blocks: Iterable[tuple[tuple[Interval, ...], int, int]],
 ) -> Iterator[_Change]:
     held = chain((intervals for intervals, _ in rules), (intervals for intervals, _, _ in blocks))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import attrs
 
-from tcpmapkit.resolvers.cidr.first_match import Answer, FirstMatch
+from tcpmapkit.resolvers.cidr.first_match import FirstMatch
 from tcpmapkit.resolvers.cidr.networks import FAMILIES, Addresses, parse_pattern
 from tcpmapkit.resolvers.postfix_lines import WHITE_SPACE, logical_lines
 
 __all__ = ["Block", "arrange", "read_rules"]
+
+_Answer = TypeVar("_Answer")
 
 _KEYWORD = re.compile(r"(if|endif)(?![0-9a-z])", re.ASCII | re.IGNORECASE)
 # White space may stand between the signs and the network, and does between that and the result.
@@ -27,12 +30,14 @@ class Block:
     end: int = 0
 
 
-def arrange(rules: Iterable[tuple[Addresses, Answer]], blocks: Iterable[Block] = ()) -> dict[int, FirstMatch]:
+def arrange(
+    rules: Iterable[tuple[Addresses, _Answer]], blocks: Iterable[Block] = ()
+) -> dict[int, FirstMatch[_Answer]]:
     """Each family's rules; a block of one family holds no address of the other."""
     rules, blocks = list(rules), list(blocks)
     found = {}
     for family in FAMILIES:
-        of_family: list[tuple[tuple[tuple[int, int], ...], Answer]] = []
+        of_family: list[tuple[tuple[tuple[int, int], ...], _Answer]] = []
         before = [0]  # how many rules of the family stand before each
         for addresses, answer in rules:
             if addresses.family == family:

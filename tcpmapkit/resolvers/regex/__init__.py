@@ -29,7 +29,7 @@ from tcpmapkit.resolvers.regex.rules import (
 from tcpmapkit.resolvers.regex.search import SMALL, Table
 from tcpmapkit.resolvers.regex.table import TableReader
 from tcpmapkit.resolvers.regex.tree import PatternError, Untranslatable
-from tcpmapkit.resolvers.source_file import Identity, is_same, read_settled
+from tcpmapkit.resolvers.source_file import Identity, is_same, read_settled, uncollected
 
 #: A table with more rules that are tried for every key is worth a warning.
 _MANY = 100
@@ -177,10 +177,11 @@ class Regex:
         effort = Effort(self.match_limit)
         reader = TableReader(path, self._syntax(), self._load_engine(effort), warn)
         content, identity = read_settled(path)
-        table = reader.read(content.decode("latin-1"))
-        if reader.errors:
-            raise ConfigError.several(reader.errors)
-        return self._arrange(table, effort), identity
+        with uncollected():
+            table = reader.read(content.decode("latin-1"))
+            if reader.errors:
+                raise ConfigError.several(reader.errors)
+            return self._arrange(table, effort), identity
 
     def _arrange(self, rules: Rules, effort: Effort) -> Table:
         try:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final, Protocol
 
 from tcpmapkit import Found
 from tcpmapkit.resolvers.postfix_lines import table_answer
-from tcpmapkit.resolvers.source_file import Identity, read_settled
+from tcpmapkit.resolvers.source_file import Identity, read_settled, uncollected
 
 __all__ = [
     "Entry",
@@ -106,7 +106,7 @@ def why_refused(key: str, value: str) -> str | None:
 def read_dictionary(reading: Reading, warn: Warn) -> tuple[dict[str, Entry], Identity]:
     """The entries by folded key, and what the file was; blocks. Raises `ConfigError`."""
     content, identity = read_settled(reading.path)
-    with closing(reading.rows(io.BytesIO(content), warn)) as rows:
+    with uncollected(), closing(reading.rows(io.BytesIO(content), warn)) as rows:
         return _entries(reading, rows, warn), identity
 
 
