@@ -109,7 +109,7 @@ def soak(port: int, pid: int, place: Path, load: Path, lookups: int, parts: int)
     began = time.monotonic()
     print(f"{'lookups':>12} {'MiB':>8} {'files':>6} {'a second':>9}")
     for part in range(parts):
-        command = [load, str(port), str(CONNECTIONS), "0", str(lookups // parts), "0", file]
+        command: list[str | Path] = [load, str(port), str(CONNECTIONS), "0", str(lookups // parts), "0", file]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr.strip())
