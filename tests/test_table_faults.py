@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,10 +15,15 @@ from typing import Any
 import attrs
 import pytest
 
+from tcpmapkit.config import read_document
+from tcpmapkit.resolvers.http import Http
+from tcpmapkit.resolvers.source_file import uncollected
 from tcpmapkit.resolvers.table import place
 from tcpmapkit.serving import Serving
 from tcpmapkit.site import open_site
+from tcpmapkit.template import Template
 from tcpmapkit.watching import TableWatch
+from tests.loading import context
 
 #: Seconds that a test waits for what shall come; it fails when they are over.
 PATIENCE = 20
@@ -329,8 +335,6 @@ async def test_while_an_index_is_built_the_old_table_answers(
 
 
 async def test_a_configuration_that_waits_to_be_taken_keeps_the_tables_as_they_are(tmp_path: Path) -> None:
-    from tcpmapkit.config import read_document
-
     served = Served(tmp_path, KINDS["file"])
     async with served.running():
         document = read_document(served.serving.site.document.path)
@@ -343,3 +347,30 @@ async def test_a_configuration_that_waits_to_be_taken_keeps_the_tables_as_they_a
             assert await served.answer() == before
             await decide(prepared)
             await served.answers(f"200 new%20{number}")
+
+
+async def test_a_token_that_is_renewed_is_sent_from_then_on(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("first\n")
+    resolver = Http(url=Template.compile("http://127.0.0.1:1/x", ()), token_file=token)
+    assert resolver.files == (token,)
+    await resolver.start(context()[0])
+    assert resolver.is_current()
+    (tmp_path / "new").write_text("second\n")
+    (tmp_path / "new").rename(token)
+    assert not resolver.is_current()
+    again = Http(url=Template.compile("http://127.0.0.1:1/x", ()), token_file=token)
+    await again.start(context()[0])
+    assert again.is_current()
+    assert again._own_headers["Authorization"] == "Bearer second"
+    token.unlink()
+    assert not again.is_current()
+
+
+async def test_garbage_is_looked_for_again_when_the_last_table_is_made() -> None:
+    assert gc.isenabled()
+    with uncollected():
+        with uncollected():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
