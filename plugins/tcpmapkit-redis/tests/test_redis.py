@@ -15,6 +15,7 @@ import redis
 import tcpmapkit_redis
 
 from tcpmapkit import ConfigError, Found, Miss, PermFail, TempFail
+from tcpmapkit.shown import show_keys
 from tcpmapkit.testing import ask, query, started, step
 from tests.real_redis import RedisServer
 
@@ -128,6 +129,7 @@ async def test_a_value_that_postfix_cannot_be_told_is_a_temporary_failure_and_lo
     command: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    show_keys("hash")
     if command == "get":
         store.set("virtual:joe@example.org", value)
     else:
