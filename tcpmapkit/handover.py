@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from tcpmapkit.inherited import STORED, inherited_sockets
@@ -43,14 +43,26 @@ async def hand_over(connections: Iterable[Connection], notifier: Notifier) -> in
         for one in connections
         if one.service.protocol == _PROTOCOL and (descriptor := _leave(one)) is not None
     ]
-    for at in range(0, len(given), _AT_ONCE):
-        notifier.store(STORED, given[at : at + _AT_ONCE])
-    for descriptor in given:
-        os.close(descriptor)
-    if given:
-        await notifier.settled()  # a message of a process that has ended is nobody's
-        _log.info("%d connections are left with systemd for the next start", len(given))
-    return len(given)
+    left = 0
+    try:
+        for batch in _batched(given, _AT_ONCE):
+            notifier.store(STORED, batch)
+            # A socket holds few messages; and one of a process that has ended is nobody's.
+            if not await notifier.settled():
+                _log.warning("systemd does not read what it is told: connections are closed")
+                break
+            left += len(batch)
+    finally:
+        for descriptor in given:
+            os.close(descriptor)
+    if left:
+        _log.info("%d connections are left with systemd for the next start", left)
+    return left
+
+
+def _batched(descriptors: list[int], most: int) -> Iterator[list[int]]:
+    """Parts of a list, of so many at most."""
+    return (descriptors[at : at + most] for at in range(0, len(descriptors), most))
 
 
 def _leave(connection: Connection) -> int | None:

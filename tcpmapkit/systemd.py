@@ -86,8 +86,8 @@ class Notifier:
         """Have the manager close what was stored by this name."""
         self._send(("FDSTOREREMOVE", "1"), ("FDNAME", name))
 
-    async def settled(self) -> None:
-        """Wait until the manager has read what it was told, for a second at most."""
+    async def settled(self) -> bool:
+        """Wait until the manager has read what it was told, for a second at most; whether it has."""
         reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         loop = asyncio.get_running_loop()
         read = asyncio.Event()
@@ -95,8 +95,11 @@ class Notifier:
             loop.add_reader(reading, read.set)
             self._send(("BARRIER", "1"), descriptors=(writing,))
             os.close(writing)  # the manager closes the other one, and then there is an end to read
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(read.wait(), _SETTLING)
+            await asyncio.wait_for(read.wait(), _SETTLING)
+        except TimeoutError:
+            return False
+        else:
+            return True
         finally:
             loop.remove_reader(reading)
             os.close(reading)

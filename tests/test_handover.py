@@ -6,13 +6,16 @@ import array
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock, call
 
 import pytest
 
+from tcpmapkit.handover import hand_over
 from tcpmapkit.inherited import STORED
+from tcpmapkit.systemd import Notifier
 from tests.running_tcpmapkit import lasting_port
 from tests.test_service import ANSWER, CONFIGURATION, PATIENCE, Service, service
 
@@ -117,6 +120,40 @@ def test_one_in_the_midst_of_a_request_is_finished_as_ever(tmp_path: Path) -> No
             with stopped(one) as store:
                 assert [kept.getpeername() for kept in store.stored] == [whole.getsockname()]
                 assert half.recv(100) == b""
+
+
+@pytest.mark.parametrize(("answering", "left"), [(True, 300), (False, 0)])
+async def test_a_manager_that_does_not_read_is_not_told_more(
+    answering: bool, left: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[int] = []
+
+    class Manager(Notifier):
+        is_heard = True  # type: ignore[assignment]
+
+        def store(self, name: str, descriptors: Sequence[int]) -> None:
+            assert name == STORED
+            told.append(len(descriptors))
+
+        async def settled(self) -> bool:
+            return answering
+
+    with socket.socket() as one:
+        connections = [clear_connection(one) for _ in range(300)]
+        assert await hand_over(connections, Manager()) == left  # type: ignore[arg-type]
+    assert told == ([128, 128, 44] if answering else [128])
+    assert ("does not read" in caplog.text) is not answering
+    assert all(connection.transport.method_calls[-1] == call.abort() for connection in connections)
+
+
+def clear_connection(one: socket.socket) -> Mock:
+    """A connection with nothing under way, on this socket."""
+    connection = Mock(clear=True)
+    connection.service.protocol = "tcp_table"
+    connection.transport.is_closing.return_value = False
+    connection.transport.get_write_buffer_size.return_value = 0
+    connection.transport.get_extra_info.return_value = one
+    return connection
 
 
 def test_without_a_manager_they_are_closed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -171,3 +172,35 @@ def test_the_socket_is_no_childs(manager: ManagersSocket, notifier: Notifier) ->
         ["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, check=True, close_fds=False
     )
     assert f"socket:[{os.fstat(notifier._socket.fileno()).st_ino}]" not in listed.stdout  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_what_was_told_is_known_to_be_read_when_the_barrier_is_closed(
+    manager: ManagersSocket, notifier: Notifier, reads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcpmapkit.systemd._SETTLING", 30.0 if reads else 0.0)
+
+    def read() -> None:
+        message, descriptors, _, _ = socket.recv_fds(manager.listening, 4096, 4)
+        assert message == b"BARRIER=1"
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    if reads:
+        asyncio.get_running_loop().call_soon(read)
+    assert await notifier.settled() is reads
+
+
+def test_descriptors_are_stored_by_a_name_and_forgotten_by_it(
+    manager: ManagersSocket, notifier: Notifier
+) -> None:
+    with socket.socket() as one, socket.socket() as two:
+        notifier.store("kept", [one.fileno(), two.fileno()])
+        message, descriptors, _, _ = socket.recv_fds(manager.listening, 4096, 4)
+        assert message == b"FDSTORE=1\nFDNAME=kept"
+        inodes = [os.fstat(descriptor).st_ino for descriptor in descriptors]
+        assert inodes == [os.fstat(own.fileno()).st_ino for own in (one, two)]
+        for descriptor in descriptors:
+            os.close(descriptor)
+    notifier.forget("kept")
+    assert manager.heard() == {"FDSTOREREMOVE": "1", "FDNAME": "kept"}
