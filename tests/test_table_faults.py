@@ -7,6 +7,7 @@ import ctypes
 import gc
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ from tcpmapkit.site import open_site
 from tcpmapkit.template import Template
 from tcpmapkit.watching import TableWatch
 from tests.loading import context
+from tests.private_postfix import wait_until
+from tests.running_tcpmapkit import running_tcpmapkit
 
 #: Seconds that a test waits for what shall come; it fails when they are over.
 PATIENCE = 20
@@ -374,3 +377,43 @@ async def test_garbage_is_looked_for_again_when_the_last_table_is_made() -> None
             assert not gc.isenabled()
         assert not gc.isenabled()
     assert gc.isenabled()
+
+
+def asked(endpoint: str, key: str) -> str:
+    """The reply of whoever serves there, over a connection of its own."""
+    _, host, port = endpoint.split(":")
+    with (
+        socket.create_connection((host, int(port)), PATIENCE) as connection,
+        connection.makefile("rwb") as file,
+    ):
+        file.write(f"get {key}\n".encode())
+        file.flush()
+        return file.readline().decode().rstrip("\n")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_process_of_a_server_takes_a_changed_table_by_itself(workers: int, tmp_path: Path) -> None:
+    kind = KINDS["file"]
+    table = tmp_path / "table"
+    table.write_text(kind.text("old"))
+    text = (
+        f"[server]\nworkers = {workers}\n"
+        '[[listeners]]\nprotocol = "tcp_table"\nendpoint = "inet:127.0.0.1:0"\nmap = "asked"\n'
+        f'[[maps.asked.resolvers]]\ntype = "file"\npath = "{table}"\n'
+    )
+    with running_tcpmapkit(tmp_path, text) as server:
+        (endpoint,) = server.endpoints
+
+        def become(reply: str) -> None:
+            def is_everywhere() -> bool:
+                return {asked(endpoint, kind.asked) for _ in range(8)} == {reply}
+
+            wait_until(is_everywhere, PATIENCE, server.log)
+
+        become("200 old")
+        (tmp_path / "new").write_text(kind.text("new"))
+        (tmp_path / "new").rename(table)
+        become("200 new")
+        table.write_text("")
+        wait_until(lambda: server.log().count("keeps the contents") == workers, PATIENCE, server.log)
+        become("200 new")
