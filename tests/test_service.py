@@ -15,6 +15,8 @@ from pathlib import Path
 import attrs
 import pytest
 
+from tests.private_postfix import wait_until
+from tests.real_postfix import environment_for, find_program, missing_server
 from tests.running_tcpmapkit import COMMAND, lasting_port
 
 TOP = Path(__file__).resolve().parent.parent
@@ -220,3 +222,36 @@ path = "aliases.csv"
             one.tell(signal.SIGTERM)
             assert one.process.wait(PATIENCE) == 0
         assert Path(path).is_socket()
+
+
+def test_systemds_own_program_passes_a_socket_by_name(tmp_path: Path) -> None:
+    activate = find_program("systemd-socket-activate")
+    if activate is None:
+        missing_server("systemd is not installed: no systemd-socket-activate")
+    port = lasting_port()
+    (tmp_path / "tcpmapkit.toml").write_text(CONFIGURATION.format(port=1, extra="", name='name = "aliases"'))
+    (tmp_path / "aliases.csv").write_text("from,to\npostmaster@example.org,root@example.org\n")
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(activate, f"--listen=127.0.0.1:{port}", "--fdname=aliases"),
+                *(f"--setenv=PYTHONPATH={TOP}", *COMMAND, tmp_path / "tcpmapkit.toml"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=TOP,
+            env=os.environ | environment_for(activate),
+        )
+        try:
+            wait_until(
+                lambda: "Listening on" in (tmp_path / "log").read_text(),
+                PATIENCE,
+                lambda: (tmp_path / "log").read_text(),
+            )
+            assert ask(("127.0.0.1", port)) == ANSWER
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+            process.wait()
