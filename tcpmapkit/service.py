@@ -108,11 +108,12 @@ class Service:
         counted = self._outcomes.get(request.map, self.counters.no_map)
         kind = type(outcome)
         elapsed = self.clock() - request.began
+        latency = counted.latency
         if elapsed <= LOWEST:
-            counted.latency.quick += 1
-            counted.latency.total += elapsed
+            latency.quick += 1
+            latency.total += elapsed
         else:
-            counted.latency.observe(elapsed)
+            latency.observe(elapsed)
         if answer.cached:
             counted.cached[_CALLED[kind]] += 1
             counted.stale += answer.stale

@@ -195,7 +195,6 @@ class InlineStep(Step):
         if type(own) is NotAsked:
             answer = own
         else:
-            assert type(own) is Query
             try:
                 asked = own if self.key is None else self._to_ask(own)
                 given = self.resolver.resolve(asked) if asked is not None else None
@@ -205,15 +204,15 @@ class InlineStep(Step):
             except _STRAY as error:
                 answer = self._raised(error, own)
             elapsed = clock() - began
-            counters = self.counters
+            latency = self.counters.latency
             if elapsed <= LOWEST:
-                counters.latency.quick += 1
-                counters.latency.total += elapsed
+                latency.quick += 1
+                latency.total += elapsed
             else:
-                counters.latency.observe(elapsed)
-            if elapsed > SLOW_CALL:
-                counters.slow_calls += 1
-                self.log.held_up(own, elapsed)
+                latency.observe(elapsed)
+                if elapsed > SLOW_CALL:
+                    self.counters.slow_calls += 1
+                    self.log.held_up(own, elapsed)
         return answer if query.trace is None else self._traced(query, asked, answer, began)
 
 
