@@ -49,9 +49,8 @@ class Worker:
         self._prepared: Prepared | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._taking = False
-        self._waiting: list[
-            tuple[int, socket.socket | None]
-        ] = []  # came while a configuration was being taken
+        #: What came while a configuration was being taken.
+        self._waiting: list[tuple[int, socket.socket | None]] = []
         self._questions: dict[int, asyncio.Future[list[dict[str, Any]]]] = {}
         self._numbers = itertools.count(1)
 
@@ -118,7 +117,10 @@ class Worker:
             return
         taken = self._taken
         for message, connection in messages:
-            self._told(message, connection)
+            try:
+                self._told(message, connection)
+            except Exception:
+                _log.critical("a message of the parent's raised, which is a bug of ours", exc_info=True)
         if self._taken != taken:
             # Before anything is read of them: until it is told this, the parent would give them to another
             # worker should this one die.
@@ -156,8 +158,8 @@ class Worker:
         elif "refused" in message:
             self._do(self._discard(self._preparing))
         elif "turned_away" in message:
-            for listener, times in enumerate(message["turned_away"]):
-                self._serving.server.counters[listener].connections_refused += times
+            for counters, times in zip(self._serving.server.counters, message["turned_away"], strict=False):
+                counters.connections_refused += times
 
     def _do(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
@@ -220,7 +222,10 @@ class Worker:
         self._taking = False
         waiting, self._waiting = self._waiting, []
         for listener, connection in waiting:
-            self._serve(listener, connection)
+            if not self._stopping.is_set():
+                self._serve(listener, connection)
+            elif connection is not None:
+                connection.close()
         self._report()
         warnings = [str(warning) for warning in reloaded.warnings]
         self._tell({"took": attempt, "warnings": warnings, "changed": sorted(reloaded.changed)})
