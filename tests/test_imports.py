@@ -150,7 +150,11 @@ def test_the_leaves_import_attrs_and_nothing_else_of_others() -> None:
 
 
 @pytest.mark.parametrize(
-    "slow", ["aiohttp", "dns", "idna", "jmespath", "rich", "uvloop", "pcre2", "redis", "lmdb", "watchfiles"]
+    "slow",
+    [
+        *("aiohttp", "dns", "idna", "jmespath", "lmdb", "pcre2", "prometheus_client", "redis", "rich"),
+        *("uvloop", "watchfiles"),
+    ],
 )
 def test_a_slow_library_is_not_imported_when_a_module_is(slow: str) -> None:
     eager = [
@@ -185,6 +189,11 @@ def test_importing_tcpmapkit_imports_attrs_and_pluggy_only() -> None:
 def test_loading_the_plugins_imports_no_slow_library() -> None:
     loaded = loaded_by("from tcpmapkit.plugins import BUILT_IN, load_plugins; load_plugins()")
     assert not loaded & {"aiohttp", "dns", "jmespath", "rich", "uvloop"}
+
+
+def test_a_server_without_admin_imports_nothing_of_it() -> None:
+    loaded = loaded_by("import tcpmapkit.serve, tcpmapkit.workers.process, tcpmapkit.workers.parent")
+    assert not loaded & {"aiohttp", "prometheus_client"}
 
 
 #: What a query of tables has no use for: slow libraries, and the parts of the standard library, of
