@@ -9,9 +9,8 @@ garbage collector does not track: a full cache costs it nothing.
 # ruff: noqa: RUF009  (`option` is attrs.field with a help text)
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Final
 
 import attrs
@@ -122,12 +121,12 @@ class AnswerCache:
         self._missing = Store(self.options.negative_max_size, self._marks)
         return forgotten
 
-    async def drain(self) -> None:
-        """Forget all entries and free them, without holding anybody up."""
+    def drain(self) -> Iterator[None]:
+        """Forget all entries, and free a few of them for each turn that is asked for."""
         self.forget()
         while self._thrown_away:
             self._free(_DRAINED)
-            await asyncio.sleep(0)
+            yield
 
     def _free(self, number: int) -> None:
         store = self._thrown_away[-1]

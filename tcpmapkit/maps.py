@@ -295,4 +295,5 @@ class Map:
     async def dismantle(self) -> None:
         """Free what a map that serves no more has cached, without holding anybody up."""
         if self._cache is not None:
-            await self._cache.drain()
+            for _ in self._cache.drain():
+                await asyncio.sleep(0)
