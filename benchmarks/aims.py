@@ -40,7 +40,8 @@ _BESIDE_TWISTED = (
 _P99_OF_A_CHAIN = (
     "all connections ask at once and are answered one after the other, so that the last waits for the"
     " {connections} before it: what a chain costs in Python more than a look-up in C, as often. Next step:"
-    " the codec and the chain compiled by mypyc"
+    " mypyc. In a trial it saved 0.2 of the codec's microsecond; of steps and chains, which are attrs classes"
+    " with slots, it makes no native ones, so that these would have to be written otherwise first"
 )
 _SMALL_TABLES = "the microsecond that Python takes to ask a table at all; behind a socket it does not show"
 _STARTUP = "a busy machine: see the least of the rounds"
