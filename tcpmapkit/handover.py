@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from tcpmapkit.inherited import STORED, inherited_sockets
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tcpmapkit.server import Server
     from tcpmapkit.systemd import Notifier
 
-__all__ = ["close_stored", "hand_over", "take_back"]
+__all__ = ["hand_over", "leave", "store", "take_back", "take_stored"]
 
 #: As many as one message takes: 253 by unix(7).
 _AT_ONCE: Final = 128
@@ -38,11 +38,21 @@ async def hand_over(connections: Iterable[Connection], notifier: Notifier) -> in
     """Give the manager the connections that have nothing in flight and no part of a request; how many."""
     if not notifier.is_heard:
         return 0
-    given = [
+    return await store(leave(connections), notifier)
+
+
+def leave(connections: Iterable[Connection]) -> list[int]:
+    """Descriptors of the connections that have nothing in flight and no part of a request, which are served
+    here no more."""
+    return [
         descriptor
         for one in connections
         if one.service.protocol == _PROTOCOL and (descriptor := _leave(one)) is not None
     ]
+
+
+async def store(given: Sequence[int], notifier: Notifier) -> int:
+    """Give the manager these descriptors, and close them here; how many it has."""
     left = 0
     try:
         for batch in _batched(given, _AT_ONCE):
@@ -60,7 +70,7 @@ async def hand_over(connections: Iterable[Connection], notifier: Notifier) -> in
     return left
 
 
-def _batched(descriptors: list[int], most: int) -> Iterator[list[int]]:
+def _batched(descriptors: Sequence[int], most: int) -> Iterator[Sequence[int]]:
     """Parts of a list, of so many at most."""
     return (descriptors[at : at + most] for at in range(0, len(descriptors), most))
 
@@ -77,41 +87,39 @@ def _leave(connection: Connection) -> int | None:
 
 
 def take_back(server: Server, notifier: Notifier) -> int:
-    """Serve what the server before has left with the manager, as far as there is still a listener for it
-    and its peer may connect; the others are closed. How many are served."""
-    served = 0
+    """Serve what the server before has left with the manager; how many."""
+    taken = take_stored(server.listeners, notifier)
+    for listener, connection in taken:
+        server.serve_connection(listener, connection)
+    return len(taken)
+
+
+def take_stored(listeners: Sequence[Listener], notifier: Notifier) -> list[tuple[int, socket.socket]]:
+    """What the server before has left with the manager, as far as there is still a listener for it, whose
+    number it comes with, and its peer may connect; the others are closed."""
+    taken = []
     stored = inherited_sockets().take_stored()
     for connection in stored:
-        listener = _listener_of(connection, server)
+        listener = _listener_of(connection, listeners)
         if listener is None:
             connection.close()
         else:
             connection.setblocking(False)
-            server.serve_connection(listener, connection)
-            served += 1
+            taken.append((listener, connection))
     if stored:
         notifier.forget(STORED)  # else one that we close would stay open
-        _log.info("%d of %d connections are taken over from before", served, len(stored))
-    return served
+        _log.info("%d of %d connections are taken over from before", len(taken), len(stored))
+    return taken
 
 
-def close_stored(notifier: Notifier) -> None:
-    """Close what was left: nobody would answer there."""
-    stored = inherited_sockets().take_stored()
-    for connection in stored:
-        connection.close()
-    if stored:
-        notifier.forget(STORED)
-
-
-def _listener_of(connection: socket.socket, server: Server) -> int | None:
+def _listener_of(connection: socket.socket, listeners: Sequence[Listener]) -> int | None:
     """The number of the listener that would have accepted a connection."""
     try:
         ours, peer = connection.getsockname(), connection.getpeername()
     except OSError:  # it has gone
         return None
-    for number, listener in enumerate(server.listeners):
-        if server.services[number].protocol == _PROTOCOL and _is_at(ours, listener):
+    for number, listener in enumerate(listeners):
+        if getattr(listener.config, "protocol", None) == _PROTOCOL and _is_at(ours, listener):
             return number if is_allowed(peer[0], allowed_networks(listener.config)) else None
     return None
 

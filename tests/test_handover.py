@@ -19,6 +19,8 @@ from tcpmapkit.systemd import Notifier
 from tests.running_tcpmapkit import lasting_port
 from tests.test_service import ANSWER, CONFIGURATION, PATIENCE, Service, service
 
+each_way = pytest.mark.parametrize("extra", ["", "[server]\nworkers = 2\n"], ids=["alone", "workers"])
+
 REQUEST = b"get postmaster@example.org\n"
 
 
@@ -84,11 +86,13 @@ def connected(port: int) -> socket.socket:
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_connection_outlives_a_restart_and_what_is_asked_meanwhile_is_answered(
-    tmp_path: Path, loop: str
+    tmp_path: Path, loop: str, workers: int
 ) -> None:
     port = lasting_port()
-    configuration = CONFIGURATION.format(port=port, extra=f'[server]\nloop = "{loop}"', name="")
+    extra = f'[server]\nloop = "{loop}"\nworkers = {workers}'
+    configuration = CONFIGURATION.format(port=port, extra=extra, name="")
     with service(tmp_path, configuration) as one:
         one.told("READY")
         clients = [connected(port) for _ in range(300)]  # more than one message holds
@@ -109,9 +113,10 @@ def test_a_connection_outlives_a_restart_and_what_is_asked_meanwhile_is_answered
             client.close()
 
 
-def test_one_in_the_midst_of_a_request_is_finished_as_ever(tmp_path: Path) -> None:
+@each_way
+def test_one_in_the_midst_of_a_request_is_finished_as_ever(tmp_path: Path, extra: str) -> None:
     port = lasting_port()
-    with service(tmp_path, CONFIGURATION.format(port=port, extra="", name="")) as one:
+    with service(tmp_path, CONFIGURATION.format(port=port, extra=extra, name="")) as one:
         one.told("READY")
         with connected(port) as half, connected(port) as whole:
             half.sendall(b"get postm")
@@ -156,9 +161,10 @@ def clear_connection(one: socket.socket) -> Mock:
     return connection
 
 
-def test_without_a_manager_they_are_closed(tmp_path: Path) -> None:
+@each_way
+def test_without_a_manager_they_are_closed(tmp_path: Path, extra: str) -> None:
     port = lasting_port()
-    configuration = CONFIGURATION.format(port=port, extra="", name="")
+    configuration = CONFIGURATION.format(port=port, extra=extra, name="")
     with service(tmp_path, configuration) as one:
         one.told("READY")
         with connected(port) as client:
@@ -168,7 +174,7 @@ def test_without_a_manager_they_are_closed(tmp_path: Path) -> None:
             assert one.process.wait(PATIENCE) == 0
 
 
-@pytest.mark.parametrize("extra", ["", "[server]\nworkers = 2\n"], ids=["alone", "workers"])
+@each_way
 def test_one_that_nobody_would_serve_is_closed(tmp_path: Path, extra: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as elsewhere:
         client = socket.create_connection(elsewhere.getsockname(), timeout=PATIENCE)

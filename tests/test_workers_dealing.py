@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import random
 import socket
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tcpmapkit.errors import ConfigError, ConfigErrors
 from tcpmapkit.testing import FakeClock
 from tcpmapkit.workers.channel import Channel
 from tcpmapkit.workers.dealing import fewest, most_first
 from tcpmapkit.workers.in_force import worker_count
 from tcpmapkit.workers.member import LATE, Member
+from tcpmapkit.workers.mistakes import as_data, from_data
 from tcpmapkit.workers.restarts import LONGEST_WAIT, LONGEST_WAIT_AFTER_SERVING, Restarts
 from tcpmapkit.workers.turns import Turns
 
@@ -92,6 +96,15 @@ def test_a_crash_loop_of_days_overflows_nothing() -> None:
 def test_auto_is_one_worker_for_each_processor_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
     assert (worker_count("auto"), worker_count(7)) == (3, 7)
+
+
+def test_a_mistake_that_a_worker_finds_is_told_as_it_is() -> None:
+    one = ConfigError(
+        "bad", path=("maps", "aliases", 0), file=Path("t"), line=2, column=3, hint="h", source="s"
+    )
+    other = ConfigError("worse")
+    told = from_data(json.loads(json.dumps(as_data(ConfigErrors([one, other])))))
+    assert [str(error) for error in told] == [str(one), str(other)]
 
 
 # A member.

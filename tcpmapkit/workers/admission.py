@@ -138,14 +138,15 @@ class Admission:
                 return
             if connection is None:
                 return
-            self._deal(listener, connection)
+            self.deal(listener, connection)
 
     @property
     def connections(self) -> int:
         """How many there are."""
         return self._crew.connections + len(self._waiting)
 
-    def _deal(self, listener: Listener, connection: socket.socket) -> None:
+    def deal(self, listener: Listener, connection: socket.socket) -> None:
+        """Give a connection of this listener's to a worker; as soon as there is one, if there is none now."""
         worker = self._first_ready() if listener is self.admin else self._crew.next_in_turn()
         if worker is None:
             self._waiting.append((listener, connection))
@@ -222,14 +223,14 @@ class Admission:
     def _worker_came(self, member: Member) -> None:
         waiting, self._waiting = self._waiting, deque()
         for listener, connection in waiting:
-            self._deal(listener, connection)
+            self.deal(listener, connection)
         if self._paused is not None:
             self._resume()
 
     def _given_back(self, given_back: list[tuple[Listener, socket.socket]]) -> None:
         for listener, connection in given_back:
             if self._open and (listener in self.listeners or listener is self.admin):
-                self._deal(listener, connection)
+                self.deal(listener, connection)
             else:
                 connection.close()
         if self._paused is not None:

@@ -59,6 +59,8 @@ class Crew:
         self.on_ready: list[Callable[[Member], None]] = []
         self.on_gone: list[Callable[[Member], None]] = []
         self.on_given_back: Callable[[list[tuple[Listener, socket.socket]]], None] = lambda given_back: None
+        #: What is done with a connection that a worker which stops has left.
+        self.on_left: Callable[[socket.socket], None] = lambda connection: connection.close()
         #: Called when a worker dies before it could serve, with what became of it; True: that is the end.
         self.on_failed_start: Callable[[Member, str], bool] = lambda member, fate: False
         self.count = 0
@@ -98,12 +100,13 @@ class Crew:
         self.kill(member)
         self._start(member.number)
 
-    def stop(self) -> None:
-        """Tell all to finish what is in flight and to end, and start none any more."""
+    def stop(self, *, leave: bool) -> None:
+        """Tell all to finish what is in flight and to end, and start none any more. `leave`: have them hand
+        over the connections that can be left (`on_left`)."""
         self._stopping = True
         for member in self.members:
             member.leaving = True
-            self.tell(member, {"stop": True})
+            self.tell(member, {"stop": True, "leave": leave})
 
     def kill(self, member: Member) -> None:
         """End a worker by SIGKILL; `reap` finds it."""
@@ -170,9 +173,7 @@ class Crew:
     def _readable(self, member: Member) -> None:
         try:
             for message, connection in member.channel.receive():
-                if connection is not None:
-                    raise ChannelError("a connection")
-                self._told(member, message)
+                self._told(member, message, connection)
         except EOFError:
             self._turns.unwatch(member.channel)
             member.ready = False
@@ -183,7 +184,10 @@ class Crew:
             self._turns.unwatch(member.channel)
             self.kill(member)
 
-    def _told(self, member: Member, message: dict[str, Any]) -> None:
+    def _told(self, member: Member, message: dict[str, Any], connection: socket.socket | None) -> None:
+        if connection is not None:
+            self.on_left(connection)
+            return
         for kind, call in self.on.items():
             if kind in message:
                 call(member, message)
@@ -239,8 +243,8 @@ class Crew:
     def _ended(self, member: Member, code: int) -> None:
         with contextlib.suppress(EOFError, ChannelError, KeyError, TypeError, ValueError):
             while messages := member.channel.receive():
-                for message, _ in messages:
-                    self._told(member, message)
+                for message, connection in messages:
+                    self._told(member, message, connection)
         member.ready = False
         self._turns.unwatch(member.channel)
         self.members.remove(member)

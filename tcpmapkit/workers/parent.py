@@ -7,6 +7,7 @@ their secrets: those that take the place of a dead one read them again.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 from collections.abc import Callable, Sequence
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from tcpmapkit.errors import ConfigError, ConfigErrors
-from tcpmapkit.handover import close_stored
+from tcpmapkit.errors import ConfigErrors
+from tcpmapkit.handover import store, take_stored
 from tcpmapkit.inherited import inherited_sockets
 from tcpmapkit.listener import Listener
 from tcpmapkit.process import StartError, drop_privileges, find_identity, limit_connections
@@ -27,6 +28,7 @@ from tcpmapkit.workers.channel import Channel
 from tcpmapkit.workers.crew import Crew
 from tcpmapkit.workers.forking import fork
 from tcpmapkit.workers.in_force import InForce, worker_count
+from tcpmapkit.workers.mistakes import from_data
 from tcpmapkit.workers.reloading import Reloading
 from tcpmapkit.workers.turns import Turns
 
@@ -80,6 +82,7 @@ class Parent:
         self._failure: Exception | None = None
         self._serving = False
         self._stopping = False
+        self._left: list[int] = []  # connections for the next start
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; a second signal ends it at once.
@@ -108,6 +111,8 @@ class Parent:
             self._reloading.close()
             self._admission.close()
             self._turns.close()
+        asyncio.run(store(self._left, self._notifier))  # nothing is forked any more
+        self._notifier.close()
         if self._failure is not None:
             raise self._failure
 
@@ -154,7 +159,8 @@ class Parent:
                     for config, listener in zip(self._in_force.config.listeners, listeners, strict=True)
                 ]
             )
-            close_stored(self._notifier)
+            for number, connection in take_stored(listeners, self._notifier):
+                self._admission.deal(listeners[number], connection)
             inherited_sockets().warn_of_left()
             self._notifier.ready(self._status())
             self._tell_watchdog()
@@ -174,7 +180,7 @@ class Parent:
 
     def _worker_failed(self, member: Member, message: dict[str, Any]) -> None:
         """It says why it cannot serve: `errors` of the configuration, else what is wrong here and now."""
-        errors = [ConfigError(**error) for error in message["errors"]]
+        errors = from_data(message["errors"])
         if not self._serving:
             failure = ConfigErrors(errors) if errors else StartError(message["failed"])
             self._fail(failure)
@@ -211,7 +217,8 @@ class Parent:
         self._stopping = True
         self._notifier.stopping()
         self._admission.close()
-        self._crew.stop()
+        self._crew.on_left = lambda connection: self._left.append(connection.detach())
+        self._crew.stop(leave=self._notifier.is_heard)
         self._turns.later(self._in_force.config.server.grace + _LAST_TURNS, self._kill_the_rest)
         self._end_when_all_went()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import signal
@@ -14,9 +15,11 @@ import tomli
 
 from tcpmapkit.config import Document
 from tcpmapkit.errors import ConfigError, ConfigErrors
+from tcpmapkit.handover import leave
 from tcpmapkit.process import StartError
 from tcpmapkit.workers.admission import ADMIN
 from tcpmapkit.workers.channel import Channel, ChannelError, Message
+from tcpmapkit.workers.mistakes import as_data
 
 if TYPE_CHECKING:
     from tcpmapkit.serving import Prepared, Serving
@@ -25,6 +28,9 @@ __all__ = ["Worker"]
 
 _REPORT_AFTER: Final = 0.02
 """Seconds after which the parent is told of connections that have closed: in a rush, of many at once."""
+
+#: Seconds for the parent to take the connections that are left to the next start.
+_LEFT_WITHIN: Final = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +49,8 @@ class Worker:
         self.answer: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]] | None = None
         self.serve_admin: Callable[[socket.socket], Awaitable[None]] | None = None
         self._stopping = asyncio.Event()
+        self._sent = asyncio.Event()  # all that waited for the parent to take it
+        self._leaves = False  # the next start takes over what connections it can
         self._taken = 0  # connections, ever
         self._reporting = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -68,8 +76,7 @@ class Worker:
             self._tell({"ready": True})
             await self._stopping.wait()
         except ConfigError as error:
-            errors = [_described(one) for one in ConfigErrors([error]).errors]
-            self._tell({"failed": str(error), "errors": errors})
+            self._tell({"failed": str(error), "errors": as_data(error)})
             return 78
         except StartError as error:
             self._tell({"failed": str(error), "errors": []})
@@ -83,11 +90,25 @@ class Worker:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        if self._leaves:
+            await self._leave()
         await self._serving.stop()
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._channel.fileno())
         loop.remove_writer(self._channel.fileno())
         self._channel.close()
+
+    async def _leave(self) -> None:
+        """Give the parent, for the next start, the connections that have nothing in flight."""
+        left = [socket.socket(fileno=one) for one in leave(self._serving.server.connections)]
+        for connection in left:
+            self._channel.send({"left": True}, connection)
+        self._send_the_rest_later()
+        if self._channel.clogged:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._sent.wait(), _LEFT_WITHIN)
+        for connection in left:
+            connection.close()
 
     # Talking.
 
@@ -97,11 +118,13 @@ class Worker:
 
     def _send_the_rest_later(self) -> None:
         if self._channel.clogged:
+            self._sent.clear()
             asyncio.get_running_loop().add_writer(self._channel.fileno(), self._writable)
 
     def _writable(self) -> None:
         self._channel.flush()
         if not self._channel.clogged:
+            self._sent.set()
             asyncio.get_running_loop().remove_writer(self._channel.fileno())
 
     def _readable(self) -> None:
@@ -142,6 +165,7 @@ class Worker:
             self._report()
             self._tell({"room": made})
         elif "stop" in message:
+            self._leaves = message["leave"]
             self._stopping.set()
         elif "request" in message:
             self._do(self._answer(message["request"], message["id"]))
@@ -261,16 +285,3 @@ class Worker:
             return answers
         finally:
             self._questions.pop(number, None)
-
-
-def _described(error: ConfigError) -> dict[str, Any]:
-    """An error as the arguments that make it."""
-    return {
-        "message": error.message,
-        "path": list(error.path),
-        "file": str(error.file) if error.file is not None else None,
-        "line": error.line,
-        "column": error.column,
-        "hint": error.hint,
-        "source": error.source,
-    }
