@@ -119,6 +119,10 @@ class ChainBuilder:
         key = _template(config, "key", VARIABLES, "{key}")
         result = _template(config, "result", (*VARIABLES, "value"), "{value}")
         resolver = make()
+        if config.max_shrink != attrs.fields(type(config)).max_shrink.default and not hasattr(
+            resolver, "rows"
+        ):
+            raise ConfigError(f"a step of type {config.type} has no rows to lose", path=("max_shrink",))
         away = self.assembly.offline and not inner and inspect.iscoroutinefunction(resolver.resolve)
         if away:
             resolver = _Offline()

@@ -19,6 +19,7 @@ from tcpmapkit.built_maps import BuiltMaps
 from tcpmapkit.config import read_document, structure
 from tcpmapkit.plugin_sources import Origin
 from tcpmapkit.plugins import Plugins, load_plugins
+from tcpmapkit.site import examine_site
 from tcpmapkit.testing import FakeWaitingResolver, started, started_file
 
 
@@ -453,3 +454,24 @@ async def test_a_resolver_is_stopped_once_and_only_if_it_was_started(tmp_path: P
     await built.stop()
     await built.stop()
     assert calls == ["start one", "stop one"]
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        ("type = 'csv', path = 'x.csv', max_shrink = 0.9", []),
+        ("type = 'csv', path = 'x.csv', max_shrink = false", []),
+        ("type = 'static', value = 'x'", []),
+        ("type = 'static', value = 'x', max_shrink = false", ["a step of type static"]),
+        (
+            "type = 'sqlite', path = 'x', query = 'SELECT 1', max_shrink = 0.1",
+            ["a step of type sqlite"],
+        ),
+    ],
+)
+def test_only_a_table_can_lose_rows(tmp_path: Path, step: str, told: list[str]) -> None:
+    file = tmp_path / "tcpmapkit.toml"
+    file.write_text(f"[maps.m]\nresolvers = [{{ {step} }}]\n")
+    mistakes = [error.message for error in examine_site(file).mistakes]
+    assert len(mistakes) == len(told)
+    assert all(mistake.startswith(text) for mistake, text in zip(mistakes, told, strict=True))
