@@ -34,7 +34,7 @@ _TWISTED = 3.3
 _P99 = 2.5
 
 _BESIDE_TWISTED = (
-    "at {connections} connections the C reference itself, which only looks a key up, is {most:.1f} times"
+    "at {connections} the C reference itself, which only looks a key up, is {most:.1f} times"
     " Twisted here: most of a request is socket calls, which cost everybody the same"
 )
 _P99_OF_A_CHAIN = (
@@ -85,7 +85,7 @@ def _throughput(cells: Sequence[Cell]) -> Iterator[Aim]:
     for place, cell in _places(cells, list(_RATIOS)):
         wanted = _RATIOS[cell.contender].get(cell.connections)
         if wanted is not None:
-            why = "see the spread of the rounds above: the machine had other work"
+            why = "the layers above, in Python; and see how far the rounds are from one another"
             yield _aim(f"{place}: throughput / C", wanted, cell.ratio, why, least=True)
 
 
@@ -94,7 +94,7 @@ def _beside_twisted(cells: Sequence[Cell]) -> Iterator[Aim]:
     for place, cell in _places(cells, list(_RATIOS)):
         ratio = twisted.get(cell.connections)
         if ratio:
-            why = _BESIDE_TWISTED.format(connections=cell.connections, most=1 / ratio)
+            why = _BESIDE_TWISTED.format(connections=place.rpartition(", ")[2], most=1 / ratio)
             yield _aim(f"{place}: throughput / Twisted", _TWISTED, cell.ratio / ratio, why, least=True)
 
 
