@@ -464,8 +464,8 @@ async def test_a_resolver_is_stopped_once_and_only_if_it_was_started(tmp_path: P
         ("type = 'static', value = 'x'", []),
         ("type = 'static', value = 'x', max_shrink = false", ["a step of type static"]),
         (
-            "type = 'sqlite', path = 'x', query = 'SELECT 1', max_shrink = 0.1",
-            ["a step of type sqlite"],
+            "type = 'python', callable = 'os:stat', max_shrink = 0.1",
+            ["a step of type python"],
         ),
     ],
 )
