@@ -54,6 +54,7 @@ def status_rows(status: _Record) -> Iterator[Row]:
                 f"up {span(now - one['started_at'])}",
                 f"connections {one['connections']}",
                 f"requests {one['requests']}",
+                *((f"restarts {one['restarts']}",) if one.get("restarts") else ()),
             )
 
 

@@ -299,6 +299,7 @@ def test_the_status_is_that_of_all_workers_and_says_how_often_each_was_replaced(
         assert sorted(one["restarts"] for one in told["workers"]) == [0, 1]
         assert sum(one["requests"] for one in told["workers"]) == 6
         assert {one["worker"] for one in told["workers"]} == {0, 1}
+        assert command(workers, "status").stdout.count("\trestarts 1\n") == 1
 
 
 def test_who_may_not_connect_is_closed_by_the_parent_and_counted(tmp_path: Path) -> None:
