@@ -262,7 +262,7 @@ class AdminEndpoint:
         if name == "lookup" and self._ask_one is not None:
             answer = await self._ask_one(command)
         else:
-            answer = merged(command, await self._ask_all(command))
+            answer = await asyncio.to_thread(merged, command, await self._ask_all(command))
         if "error" in answer:
             return json_response(_STATUS.get(answer.get("kind", ""), 500), answer)
         if name == "metrics":
