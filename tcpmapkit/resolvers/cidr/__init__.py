@@ -70,7 +70,8 @@ class Cidr:
 
     def _read(self, path: Path, context: Any) -> None:
         def warn(line: int, message: str) -> None:
-            context.logger.warning("cidr map %s, line %d: %s", path, line, message)
+            readable = message.encode(errors="backslashreplace").decode()  # no lone surrogates of what is no UTF-8
+            context.logger.warning("cidr map %s, line %d: %s", path, line, readable)
 
         content, identity = read_settled(path)
         with uncollected():
