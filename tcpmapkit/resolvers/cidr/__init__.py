@@ -70,7 +70,8 @@ class Cidr:
 
     def _read(self, path: Path, context: Any) -> None:
         def warn(line: int, message: str) -> None:
-            readable = message.encode(errors="backslashreplace").decode()  # no lone surrogates of what is no UTF-8
+            # Bytes that are not UTF-8 have become lone surrogates, which no log could write.
+            readable = message.encode(errors="backslashreplace").decode()
             context.logger.warning("cidr map %s, line %d: %s", path, line, readable)
 
         content, identity = read_settled(path)
