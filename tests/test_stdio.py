@@ -410,7 +410,7 @@ def test_where_standard_error_is_the_peers_too_it_goes_to_syslog_and_never_to_th
 def test_the_log_goes_there_too_from_the_level_of_the_configuration_on(
     trial: Trial, level: str, failure_told: bool
 ) -> None:
-    site = SITE.replace("[plugins]", f'[log]\nlevel = "{level}"\n[plugins]')
+    site = SITE.replace("[plugins]", f'[log]\nlevel = "{level}"\nlog_keys = "full"\n[plugins]')
     trial.write(site=site.replace('key = "{client_address}"', 'key = "{sender}"'))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         log.bind(str(trial.syslog))
@@ -421,7 +421,7 @@ def test_the_log_goes_there_too_from_the_level_of_the_configuration_on(
             assert process.wait(PATIENCE) == 0
         lines = logged(log)
     assert any("talkative: started" in line for line in lines), lines
-    assert any("a lookup failed: source is down" in line for line in lines) is failure_told
+    assert any("a lookup failed: source is down" in line for line in lines) is failure_told, lines
 
 
 def logged(log: socket.socket) -> list[str]:
