@@ -143,7 +143,10 @@ class _Builder:
         if len(self.errors) > mistakes:
             return None
         deadline = config.deadline if config.deadline is not None else self.config.server.deadline
-        self.built.made_by[config.name] = attrs.evolve(config, deadline=deadline, cache=cache, tests=())
+        self.built.made_by[config.name] = (
+            attrs.evolve(config, deadline=deadline, cache=cache, tests=()),
+            self.config.log.slow_lookup,
+        )
         serving_on = self._same_as_before(config.name)
         if serving_on is not None:
             return serving_on

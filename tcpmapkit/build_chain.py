@@ -98,6 +98,7 @@ class ChainBuilder:
             self.assembly.errors.extend(under(error, *config.path))
             return None
         self.assembly.built.steps.append(kept)
+        self.assembly.built.configs[kept.place] = config
         return kept.step, kept.traits
 
     def _fits(self, kept: BuiltStep, config: StepConfig, on_error: OnError) -> bool:

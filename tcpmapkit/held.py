@@ -60,4 +60,4 @@ class HeldTables:
                 _log.error(_BEGINS, *place, str(reason).partition("\n")[0])
         for place in before:
             if place not in held:
-                _log.warning("map %s: step %s: is mended", *place)
+                _log.warning("map %s: step %s: is held no more", *place)

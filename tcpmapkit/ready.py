@@ -6,6 +6,7 @@ that the reply came from as used, which eviction and refresh-ahead go by.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -43,6 +44,18 @@ class AnswersKeptReady(Protocol):
     def ready_sizes(self) -> tuple[int, int]: ...
 
 
+class _Nobody:
+    """Stands for a map that has no replies any more."""
+
+    name = ""
+    generation = -1
+    used = bytearray()
+    ready_sizes = (0, 0)
+
+
+_NOBODY: Final = _Nobody()
+
+
 class _Kind:
     """The replies of one map that tell of one kind of outcome: found, or not found.
 
@@ -53,7 +66,7 @@ class _Kind:
     __slots__ = ("found", "limit", "map", "outcomes", "queue", "size", "used")
 
     def __init__(self, map: AnswersKeptReady, outcomes: Outcomes, found: bool) -> None:
-        self.map = map
+        self.map: AnswersKeptReady = map
         self.used = map.used
         self.outcomes = outcomes
         self.found = found
@@ -82,6 +95,8 @@ class ReadyReplies:
         if self._replies:
             self._thrown_away.append(self._replies)
             self._replies = {}
+        for kind in itertools.chain.from_iterable(self._kinds.values()):
+            kind.map = _NOBODY  # replies that are freed later keep no map and no table from being freed now
         self._kinds = {}
         for map in maps:
             outcomes = self.outcomes.setdefault(map.name, Outcomes())
@@ -139,8 +154,8 @@ class ReadyReplies:
 
     def _free_some(self) -> None:
         """Free a few of the replies that went: all at once would hold everybody up."""
-        old = self._thrown_away[-1]
+        old = self._thrown_away[0]
         for _ in range(min(_FREED, len(old))):
             old.popitem()
         if not old:
-            self._thrown_away.pop()
+            self._thrown_away.pop(0)

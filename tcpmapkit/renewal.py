@@ -7,7 +7,7 @@ on with all that it has cached, a resolver whose options and files are the same 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import TYPE_CHECKING
 
 import attrs
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tcpmapkit.built_step import BuiltStep, Place
     from tcpmapkit.config import Document
 
-__all__ = ["Renewal", "renew"]
+__all__ = ["Renewal", "fail_without_network", "renew"]
 
 _FORCE = "`tcpmapkit reload --force` takes it as it is"
 
@@ -101,57 +101,74 @@ async def _with_tables(
     fresh: dict[Place, BuiltStep] = {}
     held: dict[Place, ConfigError] = {}
     # A group with files of its own is made anew with any other site.
-    groups, stale = [one for one in stale if not one.alone], [one for one in stale if one.alone]
-    for old, outcome in zip(stale, await asyncio.gather(*(_load(one, force) for one in stale)), strict=True):
-        if isinstance(outcome, ConfigError):
-            held[old.place] = located(site.document, [outcome])
-        else:
-            fresh[old.place] = outcome
-    new = site
+    groups = {one.place for one in stale if not one.alone}
+    single = [one for one in stale if one.alone]
     try:
+        loaded = await asyncio.gather(*(_load(one, force, fresh) for one in single))
+        held |= {one.place: error for one, error in zip(single, loaded, strict=True) if error is not None}
         while fresh or groups:
-            new = await asyncio.to_thread(_build, site, site.document, {**alone, **fresh})
-            if new.mistakes:  # of the document, which was right
-                raise ConfigErrors(new.mistakes)
-            changed = {*fresh, *(one.place for one in groups)}
-            try:
-                await new.start()
-                wrong = await _fail_without_network(new, {**alone, **fresh})
-                blamed = {
-                    place: error for error in wrong for place in _reached(new, error) if place in changed
-                }
-            except ConfigError as error:
-                blamed = dict.fromkeys(changed, error)
+            new, blamed = await _built(site, {**alone, **fresh}, fresh.keys() | groups)
             if not blamed:
-                break
-            await asyncio.gather(*(fresh.pop(place).stop() for place in blamed if place in fresh))
-            groups = [one for one in groups if one.place not in blamed]
-            held |= {place: located(site.document, [error]) for place, error in blamed.items()}
-            await new.maps.stop(but=site.maps)
-            new = site
+                return Renewal(new, _changed(site, new), held=_all_located(site, held))
+            await asyncio.gather(*(fresh.pop(place).stop() for place in blamed.keys() & fresh.keys()))
+            groups -= blamed.keys()
+            held |= blamed
     except BaseException:
         await asyncio.gather(*(one.stop() for one in fresh.values()))
         raise
-    return Renewal(new, _changed(site, new), held=held)
+    return Renewal(site, held=_all_located(site, held))
 
 
-async def _load(old: BuiltStep, force: bool) -> BuiltStep | ConfigError:
-    """The step with its table loaded anew, or what is wrong with that."""
+def _all_located(site: Site, held: Mapping[Place, ConfigError]) -> dict[Place, ConfigError]:
+    return {place: located(site.document, [error]) for place, error in held.items()}
+
+
+async def _load(old: BuiltStep, force: bool, fresh: dict[Place, BuiltStep]) -> ConfigError | None:
+    """Put the step with its table loaded anew into `fresh`, or tell what is wrong with that."""
     try:
         new = old.again()
         await new.start()
     except ConfigError as error:
         return error
     loss = None if force else _loss(old, new)
-    if loss is not None:
+    if loss is None:
+        fresh[old.place] = new
+    else:
         await new.stop()
-        return loss
-    return new
+    return loss
 
 
-async def _fail_without_network(new: Site, steps: Mapping[Place, BuiltStep]) -> list[ConfigError]:
+async def _built(
+    site: Site, steps: Mapping[Place, BuiltStep], changed: Set[Place]
+) -> tuple[Site, dict[Place, ConfigError]]:
+    """The site made of these steps, started; and those of the `changed` ones that are to blame for what is
+    wrong with it, in which case all of it that is in `steps` goes on, and the rest is stopped again."""
+    new = await asyncio.to_thread(_build, site, site.document, steps)
+    try:
+        if new.mistakes:  # of the document, which was right
+            raise ConfigErrors(new.mistakes)
+        try:
+            await new.maps.start(spare=steps.values())
+            wrong = await fail_without_network(new, steps)
+            reached = ((place, error) for error in wrong for place in _reached(new, error))
+            blamed = {place: error for place, error in reached if place in changed}
+        except ConfigError as error:
+            blamed = dict.fromkeys(changed, error)
+        if blamed:
+            await new.maps.stop(but=site.maps, spare=steps.values())
+    except BaseException:
+        await new.maps.stop(but=site.maps)
+        raise
+    return new, blamed
+
+
+async def fail_without_network(new: Site, steps: Mapping[Place, BuiltStep]) -> list[ConfigError]:
     """The tests that give a wrong answer, those left out that need a network: a table is not refused, and
-    not taken late, because of a source that has nothing to do with it."""
+    not taken late, because of a source that has nothing to do with it. `steps` are the started ones of the
+    site that are made of nothing but their options."""
+    config = new.config
+    if not any(one.tests for one in config.maps.values()) and not any(one.tests for one in config.listeners):
+        return []
     offline = await asyncio.to_thread(
         build_site, new.document, new.plugins, clock=new.maps.clock, offline=True, kept=steps
     )

@@ -196,7 +196,8 @@ class Server:
                     added[index] = Listener(listener)
                     if self._accepts:
                         added[index].bind()
-            limit = _limit(config) if self._accepts else self.max_connections
+            asks = self._accepts and config != self._config
+            limit = _limit(config) if asks else self.max_connections
         except BaseException:
             for bound in added.values():
                 bound.close()

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from tcpmapkit import systemd
+from tcpmapkit.at_start import AtStart
 from tcpmapkit.config import read_document
 from tcpmapkit.errors import ConfigError, ConfigErrors
 from tcpmapkit.held import HeldTables, Place
 from tcpmapkit.log import change_log
-from tcpmapkit.plugin_sources import drop_in_files
 from tcpmapkit.process import StartError
 from tcpmapkit.renewal import Renewal, renew
 from tcpmapkit.server import ListenerChange, Server
@@ -34,8 +34,12 @@ __all__ = ["Prepared", "Reloaded", "Reloads", "Serving"]
 
 _log = logging.getLogger(__name__)
 
-#: Options that only a start takes, by their sections.
-_AT_START = {"server": ("workers", "user", "group", "loop"), "log": ("to", "format", "slow_lookup")}
+#: Seconds for a reload that is given up to end.
+_PATIENCE = 1.0
+
+
+def _shutting_down() -> ConfigErrors:
+    return ConfigErrors([ConfigError("the server is shutting down")])
 
 
 @attrs.define
@@ -84,12 +88,13 @@ class Serving:
         self.ready = False
         #: When the configuration that is served was loaded, in seconds since 1970.
         self.loaded_at = time.time()
-        self._started_with = site.config
+        self._at_start = AtStart(site.config)
         self._tables = HeldTables()
         self._watch = TableWatch(self._tables_changed)
         self._one_at_a_time = asyncio.Lock()
+        self._preparing: set[asyncio.Task[Any]] = set()
+        self._stopping = False
         self._retiring: dict[asyncio.Task[None], BuiltMaps] = {}
-        self._plugin_files = _identities(site.config.plugins.directory)
 
     @property
     def held(self) -> Mapping[Place, ConfigError]:
@@ -117,13 +122,24 @@ class Serving:
     async def stop(self) -> None:
         """Answer what is in flight and stop all that was started."""
         self.ready = False
+        self._stopping = True
         await self._watch.stop()
+        await self._give_up_reloads()
         await self.server.stop()
-        for retiring, old in list(self._retiring.items()):
+        for retiring in self._retiring:
             retiring.cancel()
+        for retiring, old in list(self._retiring.items()):
             await asyncio.wait((retiring,))
             await old.stop(but=self.site.maps)
         await self.site.maps.stop()
+
+    async def _give_up_reloads(self) -> None:
+        """Nothing more is taken: what is being prepared is given up."""
+        others = self._preparing - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=_PATIENCE)
 
     # Another configuration
 
@@ -137,6 +153,9 @@ class Serving:
             return await self.take(prepared)
         except ConfigError as error:
             return self.refuse(error)
+        except Exception as error:
+            _log.exception("reload: a bug of ours")
+            return self.refuse(ConfigError(f"internal error: {type(error).__name__}"))
         finally:
             if self.ready:
                 self.notifier.ready(self.status)
@@ -158,10 +177,28 @@ class Serving:
         """
         await self._one_at_a_time.acquire()
         try:
-            return await self._with_listeners(await renew(self.site, document, force=force))
+            with self._may_be_given_up():
+                return await self._with_listeners(await renew(self.site, document, force=force))
         except BaseException:
             self._one_at_a_time.release()
             raise
+
+    @contextlib.contextmanager
+    def _may_be_given_up(self) -> Iterator[None]:
+        """Raises `ConfigErrors` when the server stops meanwhile."""
+        task = asyncio.current_task()
+        assert task is not None
+        if self._stopping:
+            raise _shutting_down()
+        self._preparing.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._stopping and task.uncancel() == 0:
+                raise _shutting_down() from None
+            raise
+        finally:
+            self._preparing.discard(task)
 
     async def _with_listeners(self, renewal: Renewal) -> Prepared:
         site = renewal.site
@@ -180,13 +217,18 @@ class Serving:
     async def take(self, prepared: Prepared) -> Reloaded:
         """Serve what was prepared, from one request to the next."""
         renewal = prepared.renewal
-        self._swap(prepared)
-        self._one_at_a_time.release()
+        if self._stopping:
+            await self.discard(prepared)
+            return self.refuse(_shutting_down())
+        try:
+            self._swap(prepared)
+        finally:
+            self._one_at_a_time.release()
         change_log(self.site.config.log.level, self.site.config.log.log_keys)
         self._hold({})
         self.reloads.good += 1
         self.loaded_at = time.time()
-        warnings = (*renewal.warnings, *self._needs_a_restart())
+        warnings = (*renewal.warnings, *self._at_start.needs_a_restart(self.site.config))
         if self.server.accepts:  # else the parent says it, once for all workers
             for warning in warnings:
                 _log.warning("reload: %s", str(warning).partition("\n")[0])
@@ -200,33 +242,16 @@ class Serving:
         await prepared.renewal.site.maps.stop(but=self.site.maps)
 
     def _swap(self, prepared: Prepared) -> None:
-        old, self.site = self.site.maps, prepared.renewal.site
+        old = self.site.maps
         self.server.take(prepared.change)
+        self.site = prepared.renewal.site
         if self.site.maps is not old:
-            self.site.maps.before = None
-            retiring = asyncio.get_running_loop().create_task(_retire(old, self.site.maps))
+            self.site.maps.adopt()
+            earlier = list(self._retiring)
+            retiring = asyncio.get_running_loop().create_task(_retire(old, self.site.maps, earlier))
             self._retiring[retiring] = old
             retiring.add_done_callback(self._retiring.pop)
             self._watch_tables()
-
-    def _needs_a_restart(self) -> list[ConfigError]:
-        """What has changed and is read at the start only."""
-        text = "this is read at the start only: restart for it to be taken"
-        before, now = self._started_with, self.site.config
-        warnings = [
-            ConfigError(text, path=(section, name))
-            for section, names in _AT_START.items()
-            for name in names
-            if getattr(getattr(before, section), name) != getattr(getattr(now, section), name)
-        ]
-        if before.admin != now.admin:
-            warnings.append(ConfigError(text, path=("admin",)))
-        if before.plugins != now.plugins:
-            warnings.append(ConfigError(text, path=("plugins",)))
-        elif _identities(now.plugins.directory) != self._plugin_files:
-            text = "a plugin has changed, and is read at the start only: restart for it to be taken"
-            warnings.append(ConfigError(text, path=("plugins", "directory")))
-        return warnings
 
     # Other tables
 
@@ -247,7 +272,8 @@ class Serving:
 
     async def _renew_tables(self, force: bool = False) -> Renewal:
         async with self._one_at_a_time:
-            renewal = await renew(self.site, force=force)
+            with self._may_be_given_up():
+                renewal = await renew(self.site, force=force)
             if renewal.site is not self.site:
                 self._swap(await self._with_listeners(renewal))
         if renewal.changed:
@@ -264,21 +290,10 @@ class Serving:
         self._watch.update(one.resolver for one in self.site.maps.steps)
 
 
-async def _retire(old: BuiltMaps, new: BuiltMaps) -> None:
-    """Stop what serves no more, when the last lookup that uses it has ended."""
+async def _retire(old: BuiltMaps, new: BuiltMaps, earlier: Collection[asyncio.Task[None]]) -> None:
+    """Stop what serves no more, when the last lookup that uses it has ended: those too of the sites of
+    before, which wait to be stopped themselves."""
+    if earlier:
+        await asyncio.wait(earlier)
     await old.finish(but=new)
     await old.stop(but=new)
-
-
-def _identities(directory: Path | None) -> dict[Path, tuple[int, int, int]]:
-    """The plugins in the drop-in directory, and what tells whether one has been changed."""
-    if directory is None:
-        return {}
-    found = {}
-    try:
-        for file in drop_in_files(directory):
-            status = file.stat()
-            found[file] = (status.st_ino, status.st_mtime_ns, status.st_size)
-    except (OSError, ConfigError):
-        return {}
-    return found

@@ -61,7 +61,7 @@ async def run_site_tests(site: Site) -> TestResults:
     for config in site.config.maps.values():
         tested = maps[config.name]
         for test in config.tests:
-            outcome = await tested.lookup(tested.query(test.key))
+            outcome = await tested.lookup(tested.query(test.key), inner=True)
             if isinstance(outcome, Found | NotFound):
                 got = outcome.value if isinstance(outcome, Found) else None
                 message = f"{test.key!r} gives {_shown(got)}, not {_shown(test.expect)}"

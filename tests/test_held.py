@@ -59,7 +59,7 @@ def test_a_table_that_is_held_is_logged_once_and_again_when_the_reason_changes_a
         assert said({place: ConfigError("a NUL byte")}) == [("ERROR", text + "a NUL byte")]
         assert said({("routes", "cidr"): empty}) == [
             ("ERROR", "map routes: step cidr: keeps the contents that it has: path: the file is empty"),
-            ("WARNING", "map aliases: step csv: is mended"),
+            ("WARNING", "map aliases: step csv: is held no more"),
         ]
-        assert said({}) == [("WARNING", "map routes: step cidr: is mended")]
+        assert said({}) == [("WARNING", "map routes: step cidr: is held no more")]
         assert said({}) == []

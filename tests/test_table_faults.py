@@ -226,7 +226,7 @@ async def test_a_table_whose_file_goes_wrong_answers_as_before_until_it_is_mende
         served.put("new")
         await served.answers("200 new")
         await served.until(lambda: not served.serving.held)
-        assert records(caplog) == [("ERROR", name), ("WARNING", f"{name}: is mended")]
+        assert records(caplog) == [("ERROR", name), ("WARNING", f"{name}: is held no more")]
 
 
 @EVERY_KIND

@@ -127,7 +127,7 @@ class ListenerConfig:
     )
     stage: Stage | None = option("The protocol_state to be asked at; others are warned about (policy).", None)
     tests: tuple[PolicyTest, ...] = option("Requests and the actions that they shall give (policy).", ())
-    path: tuple[str | int, ...] = attrs.field(default=(), metadata=INTERNAL)
+    path: tuple[str | int, ...] = attrs.field(default=(), eq=False, metadata=INTERNAL)
 
 
 @attrs.frozen
@@ -139,7 +139,7 @@ class MapTest:
         converter=none_for_false,
         metadata={"help": 'The value, or false for "not found".', "toml": str | Literal[False]},
     )
-    path: tuple[str | int, ...] = attrs.field(default=(), metadata=INTERNAL)
+    path: tuple[str | int, ...] = attrs.field(default=(), eq=False, metadata=INTERNAL)
 
     def __attrs_post_init__(self) -> None:
         if self.expect == "":
@@ -185,7 +185,7 @@ class StepConfig:
         validator=attrs.validators.and_(not_empty, _domains),
     )
     options: Mapping[str, Any] = attrs.field(factory=dict, metadata=INTERNAL)
-    path: tuple[str | int, ...] = attrs.field(default=(), metadata=INTERNAL)
+    path: tuple[str | int, ...] = attrs.field(default=(), eq=False, metadata=INTERNAL)
 
 
 @attrs.frozen
@@ -222,7 +222,7 @@ class MapConfig:
     tests: tuple[MapTest, ...] = option("Keys and what they shall give.", ())
     #: Whether the file has a `cache` for this map.
     cache_written: bool = attrs.field(default=False, metadata=INTERNAL)
-    path: tuple[str | int, ...] = attrs.field(default=(), metadata=INTERNAL)
+    path: tuple[str | int, ...] = attrs.field(default=(), eq=False, metadata=INTERNAL)
 
     def converted(self, domain: str) -> str:
         """A domain as the map's chain is asked for it: in the form that `idna` says, then folded."""
