@@ -426,3 +426,164 @@ async def test_a_group_with_a_file_of_its_own_is_made_anew_when_that_changes(sit
         assert await site.serving.reload_tables() == set()
         assert "it is empty" in str(site.serving.held["aliases", "prefixed"])
         assert await ask("a@example.org") == b"200 new-one@example.org\n"
+
+
+PAIR = """
+from typing import Any
+import attrs
+from tcpmapkit import Found, hookimpl
+
+@attrs.define(eq=False)
+class Noting:
+    path: str
+    text: str = attrs.field(default="", init=False)
+    file: Any = attrs.field(default=None, init=False)
+
+    async def start(self, context):
+        self.file = context.directory / self.path
+        self.text = self.file.read_text()
+        print(f"start {self.text}")
+
+    async def stop(self): print(f"stop {self.text}")
+    def is_current(self): return self.file.read_text() == self.text
+    def resolve(self, query): return Found(self.text)
+
+@hookimpl
+def register_resolvers(register): register("noting", Noting)
+"""
+
+
+async def test_of_two_tables_that_changed_the_good_one_is_started_once_and_the_bad_one_is_held(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.plugin(PAIR)
+    for name in ("one", "other"):
+        (site.directory / name).write_text(f"{name}-old")
+    site.say(
+        PLUGINS,
+        LISTENER,
+        '[maps.aliases]\nresolvers = [{ type = "noting", path = "one" }]\n',
+        '[maps.tested]\nresolvers = [{ type = "noting", path = "other" }]\n',
+        '[[maps.tested.tests]]\nkey = "k"\nexpect = "other-old"\n',
+    )
+    async with site, site.client() as ask:
+        capsys.readouterr()
+        (site.directory / "one").write_text("one-new")
+        (site.directory / "other").write_text("other-new")
+        assert await site.serving.reload_tables() == {"aliases"}
+        assert await ask("k") == b"200 one-new\n"
+        assert list(site.serving.held) == [("tested", "noting")]
+        while site.serving._retiring:
+            await asyncio.sleep(0)
+        assert sorted(capsys.readouterr().out.split()) == sorted(
+            ["start", "one-new", "start", "other-new", "stop", "other-new", "stop", "one-old"]
+        )
+
+
+async def test_a_step_before_others_changes_none_of_them(site: Site) -> None:
+    step = '[[maps.aliases.resolvers]]\ntype = "csv"\npath = "{}.csv"\nname = "{}"\n'
+    site.table("b@example.org,two@example.org", name="more.csv")
+    site.say(LISTENER, "[maps.aliases]\n", step.format("aliases", "old"))
+    async with site, site.client() as ask:
+        [before] = site.serving.site.maps.steps
+        site.say(LISTENER, "[maps.aliases]\n", step.format("more", "new"), step.format("aliases", "old"))
+        assert (await site.serving.reload()).changed == {"aliases"}
+        assert await ask("b@example.org") == b"200 two@example.org\n"
+        new, old = site.serving.site.maps.steps
+        assert old is before
+        assert old.config.path == ("maps", "aliases", "resolvers", 1)
+        assert (old.started, new.started) == (True, True)
+
+
+async def test_a_plugin_that_observes_lookups_is_not_told_of_a_sites_own_tests(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.plugin(
+        "from tcpmapkit import hookimpl\n"
+        "@hookimpl\ndef query_resolved(query, outcome, resolver, elapsed): print(query.key)\n"
+    )
+    site.say(PLUGINS, LISTENER, ALIASES, TEST)
+    async with site, site.client() as ask:
+        await ask("b@example.org")
+        site.table("a@example.org,one@example.org", "b@example.org,new")
+        assert await site.serving.reload_tables() == {"aliases"}
+        assert (await site.serving.reload()).ok
+        assert capsys.readouterr().out == "b@example.org\n"
+
+
+async def test_a_swap_that_fails_is_a_refused_reload_and_the_next_one_is_taken(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site, site.client() as ask:
+        before = site.serving.site
+
+        def fails(change: object) -> None:
+            raise RuntimeError("a bug")
+
+        site.table("a@example.org,one@example.org", "b@example.org,new")
+        with monkeypatch.context() as patched:
+            patched.setattr(site.serving.server, "take", fails)
+            refused = await site.serving.reload()
+        assert "internal error: RuntimeError" in str(refused.errors[0])
+        assert (site.serving.site, site.serving.reloads.bad) == (before, 1)
+        assert (await site.serving.reload()).ok
+        assert await ask("b@example.org") == b"200 new\n"
+
+
+HANGS = """
+import asyncio
+from tcpmapkit import Found, hookimpl
+begun = asyncio.Event()
+
+class Hangs:
+    async def start(self, context): print("start")
+    async def stop(self): print("stop")
+    async def resolve(self, query):
+        begun.set()
+        await asyncio.Event().wait()
+
+@hookimpl
+def register_resolvers(register): register("hangs", Hangs)
+"""
+
+
+async def test_a_reload_under_way_when_the_server_stops_is_refused_and_leaves_nothing(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.plugin(HANGS)
+    site.say(PLUGINS, LISTENER, ALIASES)
+    hangs = '[maps.hangs]\nresolvers = [{ type = "hangs" }]\n[[maps.hangs.tests]]\nkey = "k"\nexpect = "v"\n'
+    async with site:
+        site.say(PLUGINS, LISTENER, ALIASES, hangs)
+        first = asyncio.ensure_future(site.serving.reload())
+        second = asyncio.ensure_future(site.serving.reload())
+        begun = site.serving.site.plugins.types["hangs"].factory.resolve.__globals__["begun"]
+        async with asyncio.timeout(5):
+            await begun.wait()
+            await site.serving.stop()
+            results = [await first, await second]
+    assert [str(result.errors[0]) for result in results] == ["the server is shutting down"] * 2
+    assert site.serving.reloads.good == 0
+    assert capsys.readouterr().out.split() == ["start", "stop"]
+
+
+async def test_a_table_is_freed_when_another_has_taken_its_place_whoever_kept_replies_of_it(
+    site: Site,
+) -> None:
+    import gc
+    import weakref
+
+    rules = 'rules = [{{ pattern = "^k([0-9]+)$", result = "{}-$1" }}]'
+    map = '[maps.aliases]\nresolvers = [{{ type = "regex", {} }}]\n'
+    site.say(LISTENER, map.format(rules.format("old")))
+    async with site, site.client() as ask:
+        for number in range(50):
+            assert await ask(f"k{number}") == f"200 old-{number}\n".encode()
+        former = weakref.ref(site.serving.site.maps.steps[0])
+        site.say(LISTENER, map.format(rules.format("new")))
+        assert (await site.serving.reload()).ok
+        while site.serving._retiring:
+            await asyncio.sleep(0)
+        gc.collect()
+        assert former() is None
+        assert await ask("k1") == b"200 new-1\n"
