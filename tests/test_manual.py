@@ -41,7 +41,10 @@ def formatted(page: Path) -> subprocess.CompletedProcess[str]:
     environment = environment_for(groff)
     if groff.is_relative_to(UNPACKED):
         data = next((UNPACKED / "usr/share/groff").glob("[0-9]*"))
-        environment |= {"GROFF_TMAC_PATH": f"{data}/tmac", "GROFF_FONT_PATH": f"{data}/font"}
+        environment |= {
+            "GROFF_TMAC_PATH": f"{data}/tmac:{UNPACKED}/etc/groff",
+            "GROFF_FONT_PATH": f"{data}/font",
+        }
         environment |= {"GROFF_BIN_PATH": str(groff.parent), "PATH": f"{groff.parent}:/usr/bin:/bin"}
     return subprocess.run(
         [groff, "-man", "-Tutf8", "-ww", "-P-cbou", page],

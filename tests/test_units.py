@@ -43,7 +43,7 @@ def systemd(program: str, *arguments: str | Path) -> subprocess.CompletedProcess
     found = find_program(program)
     if found is None:
         missing_server(f"systemd is not installed: no {program}")
-    return subprocess.run(
+    done = subprocess.run(
         [found, *arguments],
         capture_output=True,
         text=True,
@@ -51,6 +51,9 @@ def systemd(program: str, *arguments: str | Path) -> subprocess.CompletedProcess
         env=environment_for(found),
         check=False,
     )
+    if "/run/systemd" in done.stderr and "Permission denied" in done.stderr:
+        pytest.skip("systemd-analyze wants /run/systemd, which is not there, and only root can make it")
+    return done
 
 
 @pytest.fixture
