@@ -587,3 +587,39 @@ async def test_a_table_is_freed_when_another_has_taken_its_place_whoever_kept_re
         gc.collect()
         assert former() is None
         assert await ask("k1") == b"200 new-1\n"
+
+
+GATED = """
+import asyncio
+from tcpmapkit import Found, hookimpl
+gate = asyncio.Event()
+
+class Gated:
+    def __init__(self) -> None: self.stopped = False
+    async def stop(self): self.stopped = True
+    async def resolve(self, query):
+        await gate.wait()
+        return Found("stopped" if self.stopped else "answered")
+
+@hookimpl
+def register_resolvers(register): register("gated", Gated)
+"""
+
+
+async def test_a_source_is_not_stopped_under_a_lookup_of_the_site_before_the_last(site: Site) -> None:
+    site.plugin(GATED)
+    csv = '[[maps.aliases.resolvers]]\ntype = "csv"\npath = "aliases.csv"\n'
+    site.say(PLUGINS, LISTENER, csv, '[[maps.aliases.resolvers]]\ntype = "gated"\n')
+    async with site, site.client() as ask:
+        waiting = asyncio.ensure_future(ask("k"))
+        while not any(connection.in_flight for connection in site.serving.server.connections):
+            await asyncio.sleep(0)
+        gate = site.serving.site.plugins.types["gated"].factory.resolve.__globals__["gate"]
+        site.table("a@example.org,another")
+        assert await site.serving.reload_tables() == {"aliases"}
+        site.say(PLUGINS, LISTENER, csv)
+        assert (await site.serving.reload()).ok
+        for _ in range(20):
+            await asyncio.sleep(0)
+        gate.set()
+        assert await waiting == b"200 answered\n"
