@@ -215,9 +215,7 @@ class Connection(asyncio.Protocol):
         """The reply, or None when it is `_answered` that will give it."""
         service = self.service
         if type(request) is Refused:
-            service.counters.refused += 1
-            _log.debug("%s: refused a request: %s", service.name, request.reason)
-            return request.reply
+            return service.reply_to_refused(request)
         try:
             if len(request.raw) != sought:
                 reply = self._find(request.raw)
@@ -253,13 +251,14 @@ class Connection(asyncio.Protocol):
         self.clear = False
 
     def _tell(self, reply: bytes) -> bool:
-        """Write the one reply there is; or, when it is `SILENCE`, close, and False."""
+        """Write the one reply there is, which was made just now; or, when it is `SILENCE`, close, and
+        False."""
         if reply is SILENCE:
             self._end()
             self._transport.close()
             return False
         self._write(reply)
-        self.last_active = self.service.clock()
+        self.last_active = self.service.replied_at
         return True
 
     def _send(self, replies: list[bytes]) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final
 
 from tcpmapkit.cache import Answer
 
-__all__ = ["Answered", "Flight"]
+__all__ = ["OVERDUE", "Answered", "Flight", "end_all"]
+
+OVERDUE: Final = 0.25
+"""Seconds past its deadline, or its cancellation, after which a lookup that ignores it is given up."""
 
 _log = logging.getLogger(__name__)
 
@@ -75,3 +78,14 @@ class Flight:
         if self._task is not None:
             self._task.cancel()
         return self._task
+
+
+async def end_all(under_way: Iterable[Flight], answer: Answer) -> None:
+    """End these; whoever waits for one that makes no answer of that is told `answer`."""
+    flights = list(under_way)
+    tasks = [task for flight in flights if (task := flight.abandon())]
+    if tasks:
+        await asyncio.wait(tasks, timeout=OVERDUE)
+    for flight in flights:  # one had not begun, one ignores being cancelled
+        if not flight.landed:
+            flight.land(answer)

@@ -18,7 +18,7 @@ import attrs
 from tcpmapkit import keys
 from tcpmapkit.cache import Answer, AnswerCache, CacheOptions
 from tcpmapkit.counters import MapCounters
-from tcpmapkit.flight import Answered, Flight
+from tcpmapkit.flight import OVERDUE, Answered, Flight, end_all
 from tcpmapkit.generation import Generation
 from tcpmapkit.map_log import MapLog
 from tcpmapkit.observing import Observer, observed
@@ -26,9 +26,6 @@ from tcpmapkit.query import Address, Miss, NotFound, Outcome, PermFail, Query, T
 from tcpmapkit.step_failures import INTERNAL_ERROR
 
 __all__ = ["Map"]
-
-#: Seconds past its deadline, or its cancellation, after which a lookup that ignores it is given up.
-_OVERDUE: Final = 0.25
 
 #: Every generation of every map has a number of its own: a reply that was made of one is told from those of a
 #: map that has taken its map's place.
@@ -119,10 +116,17 @@ class Map:
             forgotten += cache.drop(one) if cache is not None else 0
         return forgotten
 
-    def query(self, key: str, protocol: str = "", attributes: Mapping[str, str] | None = None) -> Query:
-        """A question to this map, with its deadline set."""
+    def query(
+        self,
+        key: str,
+        protocol: str = "",
+        attributes: Mapping[str, str] | None = None,
+        began: float | None = None,
+    ) -> Query:
+        """A question to this map, with its deadline set; `began` is now by its clock, for who knows it."""
         clock = self.clock
-        return Query(key, self.name, protocol, attributes or {}, clock() + self.deadline, clock, self._split)
+        until = (clock() if began is None else began) + self.deadline
+        return Query(key, self.name, protocol, attributes or {}, until, clock, self._split)
 
     def ask(self, query: Query, answered: Answered, *, inner: bool = False) -> Answer | None:
         """The answer at once; or None, and `answered` is called with it later, exactly once, from
@@ -231,7 +235,7 @@ class Map:
             land(_TIMED_OUT)
 
         flight.depart(lookup())
-        flight.after(max(query.time_left(), 0.0) + _OVERDUE, give_up)
+        flight.after(max(query.time_left(), 0.0) + OVERDUE, give_up)
         cache = self._cache
         if cache is not None and self.options is not None and cache.stale(key, generation.number) is not None:
 
@@ -282,13 +286,7 @@ class Map:
 
     async def stop(self) -> None:
         """End the lookups under way; whoever waits for one is told of a temporary failure."""
-        flights = list(self._under_way)
-        tasks = [task for flight in flights if (task := flight.abandon())]
-        if tasks:
-            await asyncio.wait(tasks, timeout=_OVERDUE)
-        for flight in flights:  # one had not begun, one ignores being cancelled
-            if not flight.landed:
-                flight.land(Answer(_STOPPED))
+        await end_all(self._under_way, Answer(_STOPPED))
         self._under_way.clear()
         self._current.flights.clear()
 

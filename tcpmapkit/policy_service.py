@@ -46,18 +46,18 @@ class PolicyService(Service):
 
     def ask(self, request: Lookup, answered: Callable[[Answer], None]) -> Answer | None:
         """As `Service.ask`, with the key that the listener makes."""
-        request.began = self.clock()
+        request.began = began = self.clock()
         stage = request.attributes.get("protocol_state")
         if self.stage is not None and stage != self.stage:
             text = "asked at stage %s, and meant for %s: see the smtpd_*_restrictions in main.cf"
             self._say(f"stage {stage}"[:40], logging.WARNING, text, stage or "?", self.stage)
-        return self.ask_map(self.question(request.attributes), answered)
+        return self.ask_map(self.question(request.attributes, began), answered)
 
-    def question(self, attributes: Mapping[str, str]) -> Query:
-        """What the map is asked about a request with these attributes."""
+    def question(self, attributes: Mapping[str, str], began: float | None = None) -> Query:
+        """What the map is asked about a request with these attributes; `began` as `Map.query` has it."""
         texts = self.key.texts(Query("", attributes=attributes))
         key = "".join(text or "" for _, text in texts)
-        return self.maps[""].query(key, self.protocol, attributes)
+        return self.maps[""].query(key, self.protocol, attributes, began)
 
     def ask_map(self, question: Query, answered: Callable[[Answer], None]) -> Answer | None:
         """As `ServedMap.ask`; a key over `MAX_KEY` is a failure."""

@@ -10,7 +10,7 @@ import attrs
 
 from tcpmapkit.cache import Answer
 from tcpmapkit.counters import LOWEST, OUTCOMES, Counters, Outcomes
-from tcpmapkit.protocols.framing import Codec, Lookup
+from tcpmapkit.protocols.framing import Codec, Lookup, Refused
 from tcpmapkit.query import Found, NotFound, Outcome, PermFail, Query, TempFail
 from tcpmapkit.seldom import Seldom
 from tcpmapkit.shown import personal
@@ -34,7 +34,13 @@ class ServedMap(Protocol):
     @property
     def name(self) -> str: ...
 
-    def query(self, key: str, protocol: str = "", attributes: Mapping[str, str] | None = None) -> Query: ...
+    def query(
+        self,
+        key: str,
+        protocol: str = "",
+        attributes: Mapping[str, str] | None = None,
+        began: float | None = None,
+    ) -> Query: ...
 
     def ask(self, query: Query, answered: Callable[[Answer], None]) -> Answer | None: ...
 
@@ -54,8 +60,8 @@ class Service:
     """What the connections of one listener share.
 
     `maps` has the maps by the name that a request gives, "" where it gives none; `ready` are its ready
-    replies; `opened` and `closed` are told of each connection; `clock` gives seconds, `idle_timeout` is
-    in seconds; `gives_way` as `ServedProtocol` has it.
+    replies; `opened` and `closed` are told of each connection; `clock` gives seconds and is that of the
+    maps, `idle_timeout` is in seconds; `gives_way` as `ServedProtocol` has it.
     """
 
     name: str
@@ -70,6 +76,8 @@ class Service:
     counters: Counters = attrs.Factory(Counters)
     said: Seldom = attrs.Factory(Seldom)
     maps: Mapping[str, ServedMap] = attrs.field(factory=dict, init=False)
+    #: When the last reply was made, those that were ready excepted: each is written at once.
+    replied_at: float = attrs.field(default=0.0, init=False)
     _outcomes: dict[str, Outcomes] = attrs.field(factory=dict, init=False)
 
     def serve(self, maps: Mapping[str, ServedMap]) -> None:
@@ -88,14 +96,14 @@ class Service:
 
     def ask(self, request: Lookup, answered: Callable[[Answer], None]) -> Answer | None:
         """The answer at once; or None, and `answered` is called with it later, as `ServedMap.ask` does."""
-        request.began = self.clock()
+        request.began = began = self.clock()
         asked = self.maps.get(request.map)
         if asked is None:
             known = ", ".join(self.maps)
             text = "asked for map %.100r, which is none of %s"
             self._say("unknown", logging.WARNING, text, request.map, known)
             return Answer(_UNKNOWN_MAP)
-        return asked.ask(asked.query(request.key, self.protocol), answered)
+        return asked.ask(asked.query(request.key, self.protocol, None, began), answered)
 
     def encode(self, outcome: Outcome, codec: Codec) -> bytes:
         """The reply that tells `outcome`."""
@@ -107,7 +115,8 @@ class Service:
         reply = self.encode(outcome, codec)
         counted = self._outcomes.get(request.map, self.counters.no_map)
         kind = type(outcome)
-        elapsed = self.clock() - request.began
+        self.replied_at = now = self.clock()
+        elapsed = now - request.began
         latency = counted.latency
         if elapsed <= LOWEST:
             latency.quick += 1
@@ -146,8 +155,16 @@ class Service:
         map = self.maps.get(request.map)
         self._say("too long", logging.WARNING, text, map.name if map is not None else request.map)
 
+    def reply_to_refused(self, request: Refused) -> bytes:
+        """The reply to a request that no map needs to see."""
+        self.replied_at = self.clock()
+        self.counters.refused += 1
+        _log.debug("%s: refused a request: %s", self.name, request.reason)
+        return request.reply
+
     def reply_to_bug(self, error: Exception, request: Lookup, codec: Codec) -> bytes:
         """Called while an exception that should not exist is handled: even then there is a reply."""
+        self.replied_at = self.clock()
         self.counters.errors += 1
         self._outcomes.get(request.map, self.counters.no_map).temporary += 1
         self._say(

@@ -35,7 +35,13 @@ class HeldMap:
         self.used = bytearray(1)
         self.expires = 0.0
 
-    def query(self, key: str, protocol: str = "", attributes: Mapping[str, str] | None = None) -> Query:
+    def query(
+        self,
+        key: str,
+        protocol: str = "",
+        attributes: Mapping[str, str] | None = None,
+        began: float | None = None,
+    ) -> Query:
         return Query(key, self.name, protocol, attributes or {})
 
     def ask(self, query: Query, answered: Callable[[Answer], None]) -> Answer | None:

@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tcpmapkit.config import Endpoint, ListenerConfig
 from tcpmapkit.connection import MAX_HELD, MAX_PER_TURN, Connection
+from tcpmapkit.listener_service import new_service
 from tcpmapkit.protocols.tcp_table import REPLY_TOO_LONG, decode
 from tcpmapkit.query import Found, NotFound, PermFail, TempFail
 from tcpmapkit.testing import FakeClock
+from tests.chains import a_map, inline
 from tests.serving import HeldMap, Replies, Transport, make_service
 
 
@@ -363,6 +366,38 @@ async def test_only_replies_count_as_activity() -> None:
     line.clock.now += 5
     line.send(b"get k\n")
     assert line.connection.last_active == line.clock.now
+
+
+@pytest.mark.parametrize("key", ["f", "bug", "%", "x" * 20_000, "slow"])
+async def test_every_kind_of_reply_counts_as_activity(key: str) -> None:
+    line = Line()
+    line.clock.now += 5
+    line.send(b"get %s\n" % key.encode())
+    if key == "slow":
+        line.clock.now += 5
+        line.map.answer(key)
+    assert line.transport.written
+    assert line.connection.last_active == line.clock.now
+
+
+async def test_the_clock_is_read_once_for_a_request_twice_for_its_step_and_once_for_the_reply() -> None:
+    class CountedClock(FakeClock):
+        reads = 0
+
+        def __call__(self) -> float:
+            self.reads += 1
+            return super().__call__()
+
+    clock = CountedClock()
+    map = a_map(inline(Found("v")), clock=clock)
+    listener = ListenerConfig("tcp_table", Endpoint("inet", "127.0.0.1", 0), map.name)
+    connection = Connection(new_service(listener, [map], clock, lambda _: None, lambda _: None))
+    transport = Transport()
+    connection.connection_made(transport)  # type: ignore[arg-type]
+    clock.reads = 0
+    connection.data_received(b"get k\n")
+    assert transport.bytes == b"200 v\n"
+    assert clock.reads == 4
 
 
 PARTS = st.one_of(

@@ -265,7 +265,7 @@ async def test_stopping_tells_whoever_waits(begun: bool, attributes: Any) -> Non
 
 
 async def test_stopping_does_not_wait_for_a_lookup_that_ignores_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tcpmapkit.maps._OVERDUE", 0.01)
+    monkeypatch.setattr("tcpmapkit.flight.OVERDUE", 0.01)
     stubborn = Stubborn()
     map = a_map(waiting(stubborn), clock=FakeClock())
     told: list[Answer] = []
