@@ -7,6 +7,7 @@ is asked meanwhile waits in the kernel. A stop that is no restart closes them: t
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import os
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["hand_over", "leave", "store", "take_back", "take_stored"]
 
-#: As many as one message takes: 253 by unix(7).
+#: As many as one message takes (253 by unix(7)), and second descriptors as there are at a time: there is no
+#: room for one of each connection.
 _AT_ONCE: Final = 128
 
 _PROTOCOL: Final = "tcp_table"
@@ -36,52 +38,86 @@ _log = logging.getLogger(__name__)
 
 async def hand_over(connections: Iterable[Connection], notifier: Notifier) -> int:
     """Give the manager the connections that have nothing in flight and no part of a request; how many."""
-    if not notifier.is_heard:
-        return 0
-    return await store(leave(connections), notifier)
+    left = 0
+    waiting = iter(connections)
+    while notifier.is_heard and (batch := await leave(waiting)):
+        stored = await _store(batch, notifier)
+        left += stored
+        if not stored:
+            break
+    return _told(left)
 
 
-def leave(connections: Iterable[Connection]) -> list[int]:
-    """Descriptors of the connections that have nothing in flight and no part of a request, which are served
-    here no more."""
-    return [
-        descriptor
-        for one in connections
-        if one.service.protocol == _PROTOCOL and (descriptor := _leave(one)) is not None
-    ]
+async def leave(connections: Iterator[Connection]) -> list[int]:
+    """Descriptors of the next connections that have nothing in flight and no part of a request, which are
+    served here no more: 128 at most, to be closed before others are left. None of them: there are no more."""
+    left, failed = [], 0
+    for one in connections:
+        if _is_clear(one):
+            try:
+                left.append(_leave(one))
+            except OSError:
+                failed += 1
+            if len(left) == _AT_ONCE:
+                break
+    if failed:  # they are closed as ever
+        _log.warning("no descriptors left to leave %d connections for the next start", failed)
+    await asyncio.sleep(0)  # closes our own descriptors of those
+    return left
 
 
 async def store(given: Sequence[int], notifier: Notifier) -> int:
     """Give the manager these descriptors, and close them here; how many it has."""
     left = 0
+    for at in range(0, len(given), _AT_ONCE):
+        stored = await _store(given[at : at + _AT_ONCE], notifier)
+        left += stored
+        if not stored:
+            _close(given[at + _AT_ONCE :])
+            break
+    return _told(left)
+
+
+async def _store(batch: Sequence[int], notifier: Notifier) -> int:
+    """As `store`, all or none of what one message takes."""
     try:
-        for batch in _batched(given, _AT_ONCE):
-            notifier.store(STORED, batch)
-            # A socket holds few messages; and one of a process that has ended is nobody's.
-            if not await notifier.settled():
-                _log.warning("systemd does not read what it is told: connections are closed")
-                break
-            left += len(batch)
+        notifier.store(STORED, batch)
+        # A socket holds few messages; and one of a process that has ended is nobody's.
+        if await notifier.settled():
+            return len(batch)
+        _log.warning("systemd does not read what it is told: connections are closed")
+        return 0
     finally:
-        for descriptor in given:
-            os.close(descriptor)
+        _close(batch)
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _told(left: int) -> int:
     if left:
         _log.info("%d connections are left with systemd for the next start", left)
     return left
 
 
-def _batched(descriptors: Sequence[int], most: int) -> Iterator[Sequence[int]]:
-    """Parts of a list, of so many at most."""
-    return (descriptors[at : at + most] for at in range(0, len(descriptors), most))
-
-
-def _leave(connection: Connection) -> int | None:
-    """A descriptor of a connection that is served here no more; None when something is under way."""
+def _is_clear(connection: Connection) -> bool:
+    """Whether it can be left: nothing is under way."""
     transport = connection.transport
-    if not connection.clear or transport.is_closing() or transport.get_write_buffer_size():
-        return None
-    transport.pause_reading()
+    return (
+        connection.service.protocol == _PROTOCOL
+        and connection.clear
+        and not transport.is_closing()
+        and not transport.get_write_buffer_size()
+    )
+
+
+def _leave(connection: Connection) -> int:
+    """A descriptor of a connection that is served here no more. Raises `OSError` when there is none."""
+    transport = connection.transport
     descriptor = os.dup(transport.get_extra_info("socket").fileno())
+    transport.pause_reading()
     transport.abort()  # closes our own descriptor: the peer sees nothing of it
     return descriptor
 

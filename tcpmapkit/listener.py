@@ -13,8 +13,11 @@ import ipaddress
 import logging
 import select
 import socket
-from collections.abc import Callable, Iterable
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
+
+import attrs
 
 from tcpmapkit.inherited import inherited_sockets
 from tcpmapkit.process import StartError
@@ -24,7 +27,16 @@ if TYPE_CHECKING:
     from tcpmapkit.config import AdminConfig, ListenerConfig
     from tcpmapkit.config.scalars import Network
 
-__all__ = ["BACKLOG", "Address", "Listener", "allowed_networks", "is_allowed", "is_waiting"]
+__all__ = [
+    "BACKLOG",
+    "Address",
+    "Listener",
+    "allowed_networks",
+    "as_bound",
+    "is_allowed",
+    "is_waiting",
+    "those_there",
+]
 
 Address = tuple[Any, ...]
 """Host and port, or the path of a unix socket alone."""
@@ -202,6 +214,22 @@ class Listener:
 def allowed_networks(config: ListenerConfig | AdminConfig) -> tuple[Network, ...]:
     """Who may connect: loopback alone, unless `allow` says otherwise."""
     return tuple(getattr(config, "allow", ())) or _LOOPBACK
+
+
+def as_bound(config: ListenerConfig, addresses: Sequence[Address]) -> ListenerConfig:
+    """A listener with the port that it has: port 0 lets the system choose one."""
+    if config.endpoint.kind == "unix":
+        return config
+    return attrs.evolve(config, endpoint=attrs.evolve(config.endpoint, port=addresses[0][1]))
+
+
+def those_there(wanted: Iterable[ListenerConfig], listeners: Iterable[Listener]) -> list[Listener | None]:
+    """For each that is wanted the listener that there is at its endpoint, None where it is to be bound.
+    Several may have left the port to the system: each is one's, in their order."""
+    there: defaultdict[str, deque[Listener]] = defaultdict(deque)
+    for one in listeners:
+        there[str(one.config.endpoint)].append(one)
+    return [same.popleft() if (same := there[str(one.endpoint)]) else None for one in wanted]
 
 
 def _prepare(connection: socket.socket) -> None:

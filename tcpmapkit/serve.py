@@ -14,17 +14,15 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
 from tcpmapkit.handover import hand_over, take_back
 from tcpmapkit.inherited import inherited_sockets
+from tcpmapkit.listener import as_bound
 from tcpmapkit.process import find_identity
 from tcpmapkit.serving import Serving
 from tcpmapkit.systemd import Notifier, keep_alive
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig
-    from tcpmapkit.listener import Address
     from tcpmapkit.site import Site
 
 __all__ = ["before", "loop_factory", "serve", "told_to_stop"]
@@ -79,7 +77,7 @@ async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> No
                 await serving.start()
                 ready(
                     [
-                        _as_bound(listener, at)
+                        as_bound(listener, at)
                         for listener, at in zip(site.config.listeners, serving.server.addresses, strict=True)
                     ]
                 )
@@ -89,13 +87,14 @@ async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> No
                 with keep_alive(notifier, asyncio.get_running_loop()):
                     await stopping.wait()
             finally:
-                notifier.stopping()
-                await hand_over(serving.server.connections, notifier)
-                await serving.stop()
-                if started:
-                    gc.unfreeze()
-                    site.plugins.shutdown()
-                notifier.close()
+                async with contextlib.AsyncExitStack() as end:  # nothing of it is skipped, whatever raises
+                    end.callback(notifier.close)
+                    if started:
+                        end.callback(site.plugins.shutdown)
+                        end.callback(gc.unfreeze)
+                    end.push_async_callback(serving.stop)
+                    notifier.stopping()
+                    await hand_over(serving.server.connections, notifier)
 
 
 @contextlib.asynccontextmanager
@@ -174,10 +173,3 @@ async def before(stopping: asyncio.Event, start: Coroutine[Any, Any, None]) -> b
         return False
     starting.result()
     return True
-
-
-def _as_bound(listener: ListenerConfig, addresses: list[Address]) -> ListenerConfig:
-    """The listener with the port that it has: port 0 lets the system choose one."""
-    if listener.endpoint.kind == "unix":
-        return listener
-    return attrs.evolve(listener, endpoint=attrs.evolve(listener.endpoint, port=addresses[0][1]))

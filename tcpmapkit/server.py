@@ -10,7 +10,6 @@ import asyncio
 import logging
 import socket
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +20,7 @@ from tcpmapkit.accepting import Accepting
 from tcpmapkit.connection import Connection
 from tcpmapkit.connections import Connections
 from tcpmapkit.counters import Counters
-from tcpmapkit.listener import Address, Listener
+from tcpmapkit.listener import Address, Listener, those_there
 from tcpmapkit.listener_service import new_service, update_service
 from tcpmapkit.process import drop_privileges, limit_connections
 from tcpmapkit.service import Service
@@ -182,17 +181,17 @@ class Server:
 
         Raises `StartError` (and `ConfigError` as `Listener.bind` does), with nothing more bound than before.
         """
-        left: defaultdict[str, list[_Served]] = defaultdict(list)  # several may have left the port to us
-        for served in reversed(self._served):
-            left[str(served.listener.config.endpoint)].append(served)
-        wanted: list[tuple[ListenerConfig, Sequence[Map], _Served | None]] = []
-        for listener, maps in listeners:
-            same = left[str(listener.endpoint)]
-            wanted.append((listener, maps, same.pop() if same else None))
+        asked = list(listeners)
+        there = those_there([config for config, _ in asked], self.listeners)
+        served = {one.listener: one for one in self._served}
+        wanted = [
+            (config, maps, served[one] if one is not None else None)
+            for (config, maps), one in zip(asked, there, strict=True)
+        ]
         added: dict[int, Listener] = {}
         try:
-            for index, (listener, _, there) in enumerate(wanted):
-                if there is None:
+            for index, (listener, _, same) in enumerate(wanted):
+                if same is None:
                     added[index] = Listener(listener)
                     if self._accepts:
                         added[index].bind()

@@ -88,7 +88,11 @@ class Notifier:
 
     async def settled(self) -> bool:
         """Wait until the manager has read what it was told, for a second at most; whether it has."""
-        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            _log.warning("systemd cannot be asked what it has read: %s", error.strerror)
+            return False
         loop = asyncio.get_running_loop()
         read = asyncio.Event()
         try:

@@ -28,10 +28,9 @@ from tcpmapkit import unix_socket
 from tcpmapkit.cli import main
 from tcpmapkit.config import Endpoint, ListenerConfig, ServerConfig
 from tcpmapkit.errors import ConfigError, ConfigErrors
-from tcpmapkit.listener import BACKLOG
+from tcpmapkit.listener import BACKLOG, as_bound
 from tcpmapkit.process import StartError
 from tcpmapkit.query import Found
-from tcpmapkit.serve import _as_bound
 from tcpmapkit.server import Server
 from tcpmapkit.testing import FakeClock
 from tcpmapkit.unix_socket import UnixSocket
@@ -172,7 +171,7 @@ async def test_unix_and_inet_listeners_stand_beside_one_another(path: Path) -> N
         assert await reader.readexactly(len(ANSWER)) == ANSWER
         writer.close()
         assert [
-            _as_bound(config, at).endpoint
+            as_bound(config, at).endpoint
             for config, at in zip((config_of(path), inet), server.addresses, strict=True)
         ] == [
             Endpoint("unix", path=str(path)),

@@ -51,6 +51,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._sent = asyncio.Event()  # all that waited for the parent to take it
         self._leaves = False  # the next start takes over what connections it can
+        self._left: list[socket.socket] = []  # on their way to the parent
         self._taken = 0  # connections, ever
         self._reporting = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,29 +87,40 @@ class Worker:
         return 0
 
     async def _end(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        if self._leaves:
-            await self._leave()
-        await self._serving.stop()
+        async with contextlib.AsyncExitStack() as end:  # nothing of it is skipped, whatever raises
+            end.callback(self._close)
+            end.push_async_callback(self._serving.stop)
+            for task in list(self._tasks):
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            if self._prepared is not None:
+                await self._serving.discard(self._prepared)
+            if self._leaves:
+                await self._leave()
+
+    def _close(self) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._channel.fileno())
         loop.remove_writer(self._channel.fileno())
         self._channel.close()
+        for connection in self._left:
+            connection.close()
 
     async def _leave(self) -> None:
         """Give the parent, for the next start, the connections that have nothing in flight."""
-        left = [socket.socket(fileno=one) for one in leave(self._serving.server.connections)]
-        for connection in left:
-            self._channel.send({"left": True}, connection)
-        self._send_the_rest_later()
-        if self._channel.clogged:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._sent.wait(), _LEFT_WITHIN)
-        for connection in left:
-            connection.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LEFT_WITHIN):
+                waiting = iter(self._serving.server.connections)
+                while batch := await leave(waiting):
+                    self._left = [socket.socket(fileno=one) for one in batch]
+                    for connection in self._left:
+                        self._channel.send({"left": True}, connection)
+                    self._send_the_rest_later()
+                    if self._channel.clogged:
+                        await self._sent.wait()
+                    for connection in self._left:
+                        connection.close()
 
     # Talking.
 
