@@ -112,7 +112,7 @@ def test_a_mistake_that_a_worker_finds_is_told_as_it_is() -> None:
 
 def new_member() -> tuple[Member, Channel]:
     ours, theirs = Channel.pair()
-    return Member(1, 4711, ours, 0.0, 0, ready=True), theirs
+    return Member(1, 4711, ours, 0.0, ready=True), theirs
 
 
 def test_a_connection_is_held_until_the_worker_says_that_it_has_it() -> None:

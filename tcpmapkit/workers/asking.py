@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,9 +37,9 @@ class _Question:
 
 
 class Asking:
-    """Answers what the workers ask: ``reload`` and ``workers`` itself, the rest from all that serve. Each
-    answer has under ``process`` whose it is (see `Crew.describe`), the first one under ``missing`` the
-    workers that have not answered. To their metrics the parent adds its own."""
+    """Answers what the workers ask: ``reload`` itself, the rest from all that serve. Each answer has under
+    ``process`` whose it is (see `Crew.describe`), the first one under ``missing`` the workers that have not
+    answered. To their metrics and their status the parent adds its own."""
 
     def __init__(self, turns: Turns, crew: Crew, admission: Admission, reloading: Reloading) -> None:
         self._turns = turns
@@ -46,6 +47,7 @@ class Asking:
         self._admission = admission
         self._reloading = reloading
         self._metrics = CrewMetrics(crew, admission, reloading)
+        self._started_at = time.time()
         self._questions: dict[int, _Question] = {}
         self._last = 0
         crew.on.update(ask=self._asked, answer=self._answered)
@@ -57,18 +59,8 @@ class Asking:
         if command == "reload":
             done = partial(self._tell_one, member, number)
             self._reloading.reload(force=bool(request.get("force")), done=done)
-        elif command == "workers":
-            self._tell_one(member, number, self.describe())
         else:
             self._ask_all(_Question(member, number, command, self._crew.ready), request)
-
-    def describe(self) -> dict[str, Any]:
-        """The parent and its workers, for the operator."""
-        return {
-            "pid": os.getpid(),
-            "connections": self._admission.connections,
-            "workers": [self._crew.describe(member) for member in self._crew.members],
-        }
 
     def _tell_one(self, member: Member, number: int, answer: dict[str, Any]) -> None:
         self._crew.tell(member, {"answers": [answer], "id": number})
@@ -92,6 +84,8 @@ class Asking:
 
     def _worker_went(self, member: Member) -> None:
         for number, question in list(self._questions.items()):
+            if question.command == "metrics":  # it is counted with those that are gone
+                question.answers.pop(member.number, None)
             if member in question.waiting:
                 question.waiting.remove(member)
                 self._finish_if_all_have(number)
@@ -110,15 +104,18 @@ class Asking:
         if answers:
             answers[0]["missing"] = [self._crew.describe(member) for member in question.waiting]
             if question.command == "status":
-                _complete(answers)
+                self._complete(answers)
             elif question.command == "metrics":
                 answers.append({"snapshot": self._metrics.snapshot()})
         self._crew.tell(question.asker, {"answers": answers, "id": question.number})
 
-
-def _complete(answers: list[dict[str, Any]]) -> None:
-    """Have each ``status`` say what its worker does not know: whose all is, how often it was replaced."""
-    for answer in answers:
-        answer["pid"] = os.getpid()
-        for worker in answer.get("workers", ()):
-            worker["restarts"] = answer["process"]["restarts"]
+    def _complete(self, answers: list[dict[str, Any]]) -> None:
+        """Have each ``status`` say what its worker does not know: of the parent, and how often it was
+        replaced."""
+        for answer in answers:
+            answer["pid"] = os.getpid()
+            answer["started_at"] = self._started_at
+            answer["reloads"] = self._reloading.results
+            answer["max_connections"] = self._admission.limit
+            for worker in answer.get("workers", ()):
+                worker["restarts"] = answer["process"]["restarts"]

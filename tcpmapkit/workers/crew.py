@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PING_INTERVAL", "STUCK_AFTER", "Crew", "Spawn"]
 
-Spawn = Callable[[int], tuple[int, Channel, int]]
-"""Starts worker number N: its process, the channel to it, the version of its configuration."""
+Spawn = Callable[[int], tuple[int, Channel]]
+"""Starts worker number N: its process, the channel to it."""
 
 PING_INTERVAL: Final = 1.0
 """Seconds between two questions whether a worker is alive."""
@@ -81,13 +80,13 @@ class Crew:
         if self._stopping or self._of(number) is not None:
             return
         try:
-            pid, channel, version = self._spawn(number)
+            pid, channel = self._spawn(number)
         except OSError as error:
             wait = self.restarts[number].wait(0.0, served=False, last=False)
             _log.error("worker %d cannot be started: %s", number, error.strerror)
             self._turns.later(wait, partial(self._start, number))
             return
-        member = Member(number, pid, channel, self._turns.clock(), version)
+        member = Member(number, pid, channel, self._turns.clock())
         self.members.append(member)
         self._watch(member)
 
@@ -275,13 +274,9 @@ class Crew:
             member.close()
 
     def describe(self, member: Member) -> dict[str, Any]:
-        """A worker for the operator: number, process, when it began (seconds since 1970), how often its
-        like was replaced, its connections, whether it serves."""
+        """A worker for the operator: number, process, how often its like was replaced."""
         return {
             "number": member.number,
             "pid": member.pid,
-            "started": time.time() - (self._turns.clock() - member.started),
             "restarts": self.restarts[member.number].count,
-            "connections": member.connections,
-            "ready": member.ready and not member.leaving,
         }

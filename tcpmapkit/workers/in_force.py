@@ -15,15 +15,14 @@ __all__ = ["InForce", "worker_count"]
 
 @attrs.define(eq=False)
 class InForce:
-    """The configuration in force; `version` counts those that were. `at_start` and `admin` are ``[server]``
-    and ``[admin]`` of the first: what only a start takes is the same for a worker that comes later."""
+    """The configuration in force. `at_start` and `admin` are ``[server]`` and ``[admin]`` of the first: what
+    only a start takes is the same for a worker that comes later."""
 
     document: Document
     config: Config
     plugins: Plugins
     at_start: ServerConfig
     admin: AdminConfig | None
-    version: int = 0
 
 
 def worker_count(wanted: int | str) -> int:

@@ -23,14 +23,13 @@ LATE: Final = 2.0
 class Member:
     """Worker `number`, from 0, with its process and the channel to it.
 
-    `started` is when, by the parent's clock; `version` is that of the configuration it serves.
+    `started` is when, by the parent's clock.
     """
 
     number: int
     pid: int
     channel: Channel
     started: float
-    version: int
     ready: bool = False  # its tables are loaded
     served: bool = False  # it has been ready
     leaving: bool = False  # it takes nothing more, and ends

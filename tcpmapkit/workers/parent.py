@@ -10,15 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
-
-import attrs
 
 from tcpmapkit.errors import ConfigErrors
 from tcpmapkit.handover import store, take_stored
 from tcpmapkit.inherited import inherited_sockets
-from tcpmapkit.listener import Listener
+from tcpmapkit.listener import Listener, as_bound
 from tcpmapkit.process import StartError, drop_privileges, find_identity, limit_connections
 from tcpmapkit.serve import loop_factory
 from tcpmapkit.systemd import Notifier, serving
@@ -34,7 +32,6 @@ from tcpmapkit.workers.turns import Turns
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig
-    from tcpmapkit.listener import Address
     from tcpmapkit.site import Site
     from tcpmapkit.workers.member import Member
 
@@ -111,12 +108,13 @@ class Parent:
             self._reloading.close()
             self._admission.close()
             self._turns.close()
-        asyncio.run(store(self._left, self._notifier))  # nothing is forked any more
+        if self._left:
+            asyncio.run(store(self._left, self._notifier))  # nothing is forked any more
         self._notifier.close()
         if self._failure is not None:
             raise self._failure
 
-    def _spawn(self, number: int) -> tuple[int, Channel, int]:
+    def _spawn(self, number: int) -> tuple[int, Channel]:
         ours, theirs = Channel.pair()
 
         def prepare() -> None:
@@ -135,7 +133,7 @@ class Parent:
             raise
         finally:
             theirs.close()
-        return pid, ours, self._in_force.version
+        return pid, ours
 
     # Starting.
 
@@ -155,7 +153,7 @@ class Parent:
             listeners = self._admission.listeners
             self._ready(
                 [
-                    _as_bound(config, listener.addresses)
+                    as_bound(config, listener.addresses)
                     for config, listener in zip(self._in_force.config.listeners, listeners, strict=True)
                 ]
             )
@@ -216,6 +214,7 @@ class Parent:
     def _stop(self) -> None:
         self._stopping = True
         self._notifier.stopping()
+        self._reloading.stop()
         self._admission.close()
         self._crew.on_left = lambda connection: self._left.append(connection.detach())
         self._crew.stop(leave=self._notifier.is_heard)
@@ -230,10 +229,3 @@ class Parent:
     def _end_when_all_went(self) -> None:
         if self._stopping and not self._crew.members:
             self._turns.end()
-
-
-def _as_bound(listener: ListenerConfig, addresses: Sequence[Address]) -> ListenerConfig:
-    """The listener with the port that it has: port 0 lets the system choose one."""
-    if listener.endpoint.kind == "unix":
-        return listener
-    return attrs.evolve(listener, endpoint=attrs.evolve(listener.endpoint, port=addresses[0][1]))

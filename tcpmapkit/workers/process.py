@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import socket
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tcpmapkit.workers.in_force import InForce
 
 __all__ = ["work"]
+
+_log = logging.getLogger(__name__)
 
 
 def work(channel: Channel, in_force: InForce, number: int) -> int:
@@ -60,10 +63,12 @@ async def _work(channel: Channel, site: Site, in_force: InForce, number: int) ->
     try:
         return await worker.run()
     finally:
-        if admin is not None:
-            await admin.stop()
-        if started:
-            site.plugins.shutdown()
+        try:
+            if admin is not None:
+                await admin.stop()
+        finally:
+            if started:
+                site.plugins.shutdown()
 
 
 class _Admin:
@@ -77,17 +82,27 @@ class _Admin:
         worker.answer = control.answer
         worker.serve_admin = self._serve
         self._endpoint = AdminEndpoint(config, worker.ask_all, control.answer)
-        self._starting: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[bool] | None = None
 
     async def _serve(self, connection: socket.socket) -> None:
         if self._starting is None:
-            self._starting = asyncio.create_task(self._endpoint.start())
+            self._starting = asyncio.create_task(self._start())
+        served = False
         try:
-            await asyncio.shield(self._starting)
-        except BaseException:
-            connection.close()
-            raise
-        self._endpoint.serve_connection(connection)
+            if served := await asyncio.shield(self._starting):
+                self._endpoint.serve_connection(connection)
+        finally:
+            if not served:
+                connection.close()
+
+    async def _start(self) -> bool:
+        try:
+            await self._endpoint.start()
+        except Exception:
+            _log.error("the admin endpoint cannot be served", exc_info=True)
+            self._starting = None  # the next connection tries again
+            return False
+        return True
 
     async def stop(self) -> None:
         """End what is under way."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import resource
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +13,7 @@ import attrs
 
 from tcpmapkit.config import read_document
 from tcpmapkit.errors import ConfigError, ConfigErrors
-from tcpmapkit.listener import Listener
+from tcpmapkit.listener import Listener, those_there
 from tcpmapkit.process import StartError, limit_connections
 from tcpmapkit.site import build_site, located
 
@@ -30,6 +30,8 @@ __all__ = ["PREPARED_WITHIN", "Reloading"]
 PREPARED_WITHIN: Final = 600.0
 """Seconds for the workers to load and to test all tables. One whose loop is stuck is killed long before,
 which ends the reload too; the index of a table with tens of millions of rows takes minutes."""
+
+_STOPPING: Final = {"error": "the server is starting or stopping", "kind": "unavailable"}
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +67,8 @@ class Reloading:
         self._in_force = in_force
         self._queue: deque[tuple[bool, Done]] = deque()
         self._attempt: _Attempt | None = None
-        self._version = in_force.version
+        self._stopped = False
+        self._version = 0  # of the configuration that was prepared last
         self.began: Callable[[], None] = lambda: None
         self.ended: Callable[[bool], None] = lambda good: None
         #: How many were taken and refused since the start.
@@ -74,9 +77,28 @@ class Reloading:
         crew.on_ready.append(self._worker_came)
         crew.on_gone.append(self._worker_went)
 
+    def stop(self) -> None:
+        """Give up what is under way, and take nothing more; nobody is told of an end."""
+        self._stopped = True
+        waiting = [done for _, done in self._queue]
+        self._queue.clear()
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            self._no_timer(attempt)
+            waiting.append(attempt.done)
+            if not attempt.taking:
+                self._close(attempt)
+        for done in waiting:
+            done(_STOPPING)
+
     def close(self) -> None:
         """Give up what an attempt has bound that was not taken."""
-        for listener in self._attempt.added if self._attempt is not None else ():
+        if self._attempt is not None:
+            self._close(self._attempt)
+
+    @staticmethod
+    def _close(attempt: _Attempt) -> None:
+        for listener in attempt.added:
             listener.close()
 
     def abandon(self) -> None:
@@ -88,6 +110,9 @@ class Reloading:
     def reload(self, *, force: bool, done: Done) -> None:
         """Read the file, and have all serve what it says; `done` is called with the answer: whether it is
         ``ok``, ``errors`` and ``warnings`` as text, the names of the maps that ``changed``."""
+        if self._stopped:
+            done(_STOPPING)
+            return
         self._queue.append((force, done))
         self._next()
 
@@ -143,21 +168,19 @@ class Reloading:
             raise ConfigError("there is nothing to serve: no [[listeners]]", file=document.path)
         server = config.server
         limit = limit_connections(server.max_connections, written=server.max_connections_written)
-        left: defaultdict[str, list[Listener]] = defaultdict(list)  # several may have left the port to us
-        for one in reversed(self._admission.listeners):
-            left[str(one.config.endpoint)].append(one)
         listeners: list[Listener] = []
         added: list[Listener] = []
         try:
-            for listener in config.listeners:
-                same = left[str(listener.endpoint)]
-                if not same:
-                    added.append(Listener(listener))
+            for one, there in zip(
+                config.listeners, those_there(config.listeners, self._admission.listeners), strict=True
+            ):
+                if there is None:
+                    added.append(Listener(one))
                     added[-1].bind()
-                listeners.append(same.pop() if same else added[-1])
+                listeners.append(there or added[-1])
         except BaseException as error:
-            for one in added:
-                one.close()
+            for new in added:
+                new.close()
             if isinstance(error, ConfigError):
                 raise located(document, [error]) from None
             raise
@@ -198,8 +221,7 @@ class Reloading:
 
     def _give_up(self, attempt: _Attempt, errors: Sequence[str]) -> None:
         self._no_timer(attempt)
-        for listener in attempt.added:
-            listener.close()
+        self._close(attempt)
         self._refused(attempt.done, errors)
 
     @staticmethod
@@ -213,7 +235,7 @@ class Reloading:
         self._no_timer(attempt)
         attempt.taking = True
         now = self._in_force
-        now.document, now.config, now.version = attempt.document, attempt.config, self._version
+        now.document, now.config = attempt.document, attempt.config
         for listener, config in zip(attempt.listeners, attempt.config.listeners, strict=True):
             listener.take(config)
         self._admission.limit = attempt.limit
@@ -221,7 +243,6 @@ class Reloading:
         for member in list(self._crew.members):
             if member.ready and not member.leaving:
                 attempt.waiting.add(member.pid)
-                member.version = self._version
                 _allow_as_many_files(member.pid)
                 self._crew.tell(member, {"take": self._version})
             elif not member.leaving:

@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -79,7 +80,7 @@ class Turns:
         def came() -> None:
             with contextlib.suppress(BlockingIOError):
                 for number in self._woken.recv(4096):
-                    call(number)
+                    self._call(partial(call, number))
 
         self.watch(self._woken, came)
         self._wakeup_before = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
