@@ -26,15 +26,12 @@ def _ready(answers: list[_Answer]) -> _Answer:
 
 
 def _status(answers: list[_Answer]) -> _Answer:
+    """What is of the parent is the same in each."""
     first = answers[0]
     return {
         **first,
         "ready": all(one["ready"] for one in answers),
-        "started_at": min(one["started_at"] for one in answers),
         "loaded_at": max(one["loaded_at"] for one in answers),
-        "reloads": {
-            result: max(one["reloads"].get(result, 0) for one in answers) for result in first["reloads"]
-        },
         "listeners": _by(("endpoint",), answers, "listeners", _added),
         "maps": _by(("name",), answers, "maps", _added_map),
         "held": _by(("map", "step"), answers, "held", lambda one, other: one),

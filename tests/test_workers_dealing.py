@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import socket
 from collections import Counter
 from pathlib import Path
@@ -181,6 +182,24 @@ def test_a_bug_in_one_thing_does_not_end_the_others_unless_there_is_no_end_to_it
         turns.run()
     turns.close()
     assert done == ["the other"]
+
+
+def test_a_signal_whose_turn_raises_loses_none_that_came_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    turns = Turns()
+    came = []
+
+    def signalled(number: int) -> None:
+        came.append(number)
+        if number == signal.SIGUSR1:
+            raise RuntimeError("a bug")
+
+    turns.on_signals((signal.SIGUSR1, signal.SIGUSR2), signalled)
+    signal.raise_signal(signal.SIGUSR1)
+    signal.raise_signal(signal.SIGUSR2)
+    turns.turn()
+    turns.close()
+    assert came == [signal.SIGUSR1, signal.SIGUSR2]
+    assert "a bug" in caplog.text
 
 
 def test_what_is_unwatched_in_a_turn_is_not_called_in_it() -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -333,3 +334,31 @@ def test_a_worker_that_does_not_answer_is_left_out(tmp_path: Path, path: str) ->
             told = json.loads(body)
             assert [one["pid"] for one in told["missing"]] == [stuck]
             assert stuck not in [one["pid"] for one in told["workers"]]
+
+
+def test_a_stop_ends_a_reload_and_systemd_is_told_of_the_stop_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with running_workers(tmp_path, HEAD + TCP_TABLE + picky("one"), picky=PICKY) as workers:
+            directory = workers.server.configuration.parent
+            for one in directory.glob("starting-*"):
+                one.unlink()
+            (directory / "wait").touch()
+            write(workers, HEAD + TCP_TABLE + picky("two"))
+            assert workers.server.process is not None
+            workers.server.process.send_signal(signal.SIGHUP)
+            workers.wait_for(lambda: len(list(directory.glob("starting-*"))) == 2)
+            workers.server.terminate()
+            workers.server.wait()
+        manager.settimeout(0)
+        told: list[str] = []
+        with suppress(BlockingIOError):
+            while True:
+                told.append(manager.recv(4096).decode().partition("\n")[0])
+        stop = told.index("STOPPING=1")
+        assert "RELOADING=1" in told[:stop]
+        assert "READY=1" not in told[stop:]
