@@ -457,6 +457,7 @@ async def test_what_is_not_http_is_refused_and_not_shown(
     async with serving(config, answers) as endpoint:
         response = parsed(await send(endpoint, bytes_sent))
     assert (response.status, response.json) == (400, {"error": "that is not HTTP"})
+    assert response.headers["server"] == "tcpmapkit"
     assert answers.asked == []
     assert "example.org" not in caplog.text
     assert "Traceback" not in caplog.text
@@ -551,13 +552,52 @@ async def test_a_command_may_take_its_time(config: AdminConfig, monkeypatch: pyt
         assert (await asked).status == 200
 
 
-async def test_connections_without_a_request_make_room(config: AdminConfig) -> None:
+async def test_connections_without_a_request_make_room(
+    config: AdminConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin_endpoint, "_NEW", 0.0)
     async with serving(config, Answers()) as endpoint:
         idle = [await connect(endpoint) for _ in range(MOST_CONNECTIONS * 2)]
         assert (await ask(endpoint, "/v1/status")).status == 200
         assert len(endpoint._open) <= MOST_CONNECTIONS
         for _, writer in idle:
             writer.close()
+
+
+async def test_one_who_asks_in_a_burst_of_those_who_do_not_is_answered(
+    inet: AdminConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = f"GET /v1/status HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+    async with serving(inet, Answers()) as endpoint:
+        for _ in range(3):  # each in one turn of the loop
+            burst = [socket.create_connection(endpoint.addresses[0]) for _ in range(MOST_CONNECTIONS * 2)]
+            asking = burst[MOST_CONNECTIONS // 2]
+            asking.sendall(request.encode())
+            reader, writer = await asyncio.open_connection(sock=asking)
+            async with asyncio.timeout(10):
+                assert parsed(await reader.read()).status == 200
+            writer.close()
+            for one in burst:
+                if one is not asking:
+                    one.close()
+        await until(lambda: not endpoint._open)
+    assert caplog.records == []
+
+
+async def test_a_flood_is_bounded_and_logged_once_a_minute(
+    inet: AdminConfig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin_endpoint, "_NEW", 60.0)
+    async with serving(inet, Answers()) as endpoint:
+        flood = [socket.create_connection(endpoint.addresses[0]) for _ in range(300)]
+        await until(lambda: "one more is closed" in caplog.text)
+        await until(lambda: len(endpoint._open) == admin_endpoint._MOST_WITH_NEW and not endpoint._arriving)
+        monkeypatch.setattr(admin_endpoint, "_NEW", 0.0)  # they are new no more
+        assert (await ask(endpoint, "/v1/status")).status == 200
+        await until(lambda: len(endpoint._open) < MOST_CONNECTIONS)
+        for one in flood:
+            one.close()
+    assert len([one for one in caplog.records if "one more is closed" in one.getMessage()]) == 1
 
 
 async def test_commands_under_way_are_never_ended_to_make_room(

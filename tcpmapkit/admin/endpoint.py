@@ -20,7 +20,7 @@ from tcpmapkit.admin.guard import Refused, asks_here, bearer, command_of, route_
 from tcpmapkit.admin.messages import json_response, metrics_response, read_body
 from tcpmapkit.admin.token import Token
 from tcpmapkit.control import merged
-from tcpmapkit.listener import Address, Listener
+from tcpmapkit.listener import Address, Listener, is_waiting
 from tcpmapkit.seldom import Seldom
 
 if TYPE_CHECKING:
@@ -33,6 +33,13 @@ __all__ = ["MOST_CONNECTIONS", "READING_TIME", "SENDING_TIME", "AdminEndpoint"]
 
 MOST_CONNECTIONS: Final = 32
 """At once. One that has not sent its request makes room, the oldest first."""
+
+#: With those that came a moment ago, whose request may be on its way.
+_MOST_WITH_NEW: Final = 256
+
+#: Seconds for which a connection is new. One that makes room sooner may be the operator's, come in the midst
+#: of others that never ask anything.
+_NEW: Final = 0.02
 
 READING_TIME: Final = 10.0
 """Seconds for a request to come in, from when it was connected."""
@@ -125,8 +132,12 @@ class AdminEndpoint:
     # Connections.
 
     def _welcome(self, _: object, connection: socket.socket) -> None:
-        if len(self._open) + len(self._arriving) >= MOST_CONNECTIONS and not self._make_room():
-            _log.warning("%d connections to the admin endpoint: one more is closed", MOST_CONNECTIONS)
+        while len(self._open) + len(self._arriving) >= MOST_CONNECTIONS and self._make_room():
+            pass
+        asked = sum(ends is None for ends in self._open.values())
+        if asked >= MOST_CONNECTIONS or len(self._open) + len(self._arriving) >= _MOST_WITH_NEW:
+            text = "%d connections to the admin endpoint: one more is closed"
+            self._said.log(_log, logging.WARNING, "full", time.monotonic(), text, len(self._open))
             connection.close()
             return
         arriving = asyncio.get_running_loop().create_task(self._serve(connection))
@@ -134,8 +145,10 @@ class AdminEndpoint:
         arriving.add_done_callback(self._arriving.discard)
 
     def _make_room(self) -> bool:
+        """End the oldest connection that is not new and has sent nothing; whether there is one."""
+        now = time.monotonic()
         for connection, ends in self._open.items():
-            if ends is not None:
+            if ends is not None and now - connection.since >= _NEW and not connection.has_unread:
                 self._abort(connection)
                 return True
         return False
@@ -174,10 +187,24 @@ class AdminEndpoint:
         class Connection(web.RequestHandler):
             #: Whether its command has been answered; what is left is to send that.
             answered = False
+            #: When it was connected, or began to send.
+            since = 0.0
+            _begun = False
+
+            @property
+            def has_unread(self) -> bool:
+                """Whether something has come that is not read yet: the loop has not had its turn since."""
+                return self.transport is not None and is_waiting(self.transport.get_extra_info("socket"))
 
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                self.since = time.monotonic()
                 endpoint._opened(self)
                 super().connection_made(transport)
+
+            def data_received(self, data: bytes) -> None:
+                if not self._begun:
+                    self._begun, self.since = True, time.monotonic()
+                super().data_received(data)
 
             def connection_lost(self, error: BaseException | None) -> None:
                 endpoint._closed(self)
@@ -192,7 +219,7 @@ class AdminEndpoint:
             ) -> web.StreamResponse:
                 """What is not HTTP; nothing of it is shown or logged."""
                 _log.info("admin: a request that is not HTTP: %s", type(exc).__name__)
-                return json_response(400, {"error": "that is not HTTP"})
+                return json_response(400, {"error": "that is not HTTP"}, _HEADERS)
 
         class Server(web.Server):
             def __call__(self) -> web.RequestHandler:
