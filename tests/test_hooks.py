@@ -213,6 +213,24 @@ async def test_hook_startup_comes_before_the_first_connection_and_hook_shutdown_
     assert calls == [("start", "noting"), ("startup", site.config), ("ready",), ("stop",), ("shutdown",)]
 
 
+async def test_hook_shutdown_comes_though_leaving_connections_to_the_next_start_fails(
+    calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hand_over(connections: object, notifier: object) -> int:
+        raise OSError("no descriptor")
+
+    monkeypatch.setattr("tcpmapkit.serve.hand_over", hand_over)
+    site = site_of(load(plugin_that_notes_its_calls(calls)), tmp_path)
+    try:
+        with pytest.raises(OSError, match="no descriptor"):
+            async with asyncio.timeout(10):
+                await serve(site, lambda listeners: signal.raise_signal(signal.SIGTERM))
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
+    assert calls[-2:] == [("stop",), ("shutdown",)]
+
+
 def test_hook_startup_is_given_the_whole_configuration(calls: Calls, tmp_path: Path) -> None:
     plugins = load(plugin_that_notes_its_calls(calls))
     site = site_of(plugins, tmp_path)
