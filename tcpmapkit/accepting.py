@@ -8,13 +8,10 @@ import logging
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final, Generic, TypeVar
 
 from tcpmapkit.listener import BACKLOG, Listener, is_waiting
 from tcpmapkit.seldom import Seldom
-
-if TYPE_CHECKING:
-    from tcpmapkit.service import Service
 
 __all__ = ["PAUSE", "Accepting"]
 
@@ -24,27 +21,31 @@ PAUSE: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
-class Accepting:
+_Serves = TypeVar("_Serves")
+
+
+class Accepting(Generic[_Serves]):
     """Accepts for listeners that are bound. `full` gives how many connections there are when there is no
-    room and none can be made, else 0; `welcome` takes a connection; `clock` gives seconds."""
+    room and none can be made, else 0; `welcome` takes a connection, and what serves those of its listener;
+    `clock` gives seconds."""
 
     def __init__(
         self,
         full: Callable[[], int],
-        welcome: Callable[[Service, socket.socket], None],
+        welcome: Callable[[_Serves, socket.socket], None],
         clock: Callable[[], float],
     ) -> None:
         self._full = full
         self._welcome = welcome
         self._clock = clock
-        self._listeners: dict[Listener, Service] = {}
+        self._listeners: dict[Listener, _Serves] = {}
         #: Whether it accepts just now.
         self.going = False
         self._stopped = False
         self._pausing: asyncio.TimerHandle | None = None
         self._said = Seldom()
 
-    def add(self, listener: Listener, service: Service) -> None:
+    def add(self, listener: Listener, service: _Serves) -> None:
         """Accept for this listener too; what it accepts is served by `service`."""
         self._listeners[listener] = service
         if self.going:
@@ -78,7 +79,7 @@ class Accepting:
         if self._pausing is not None:
             self.start()
 
-    def _acceptable(self, service: Service, listener: Listener, listening: socket.socket) -> None:
+    def _acceptable(self, service: _Serves, listener: Listener, listening: socket.socket) -> None:
         for _ in range(BACKLOG):
             full = self._full()
             if full:

@@ -32,9 +32,6 @@ class Breaker:
     failures: int = attrs.field(default=0, init=False)
     #: By the clock; None while it is closed.
     opened_at: float | None = attrs.field(default=None, init=False)
-    #: How often it has opened, and how many lookups it has refused.
-    openings: int = attrs.field(default=0, init=False)
-    refused: int = attrs.field(default=0, init=False)
     _next_probe: float = attrs.field(default=0.0, init=False)
 
     @property
@@ -50,7 +47,6 @@ class Breaker:
         if now >= self._next_probe:
             self._next_probe = now + PROBE_INTERVAL
             return True
-        self.refused += 1
         return False
 
     def failed(self) -> bool:
@@ -60,7 +56,6 @@ class Breaker:
             return False
         self.opened_at = self.clock()
         self._next_probe = self.opened_at + PROBE_INTERVAL
-        self.openings += 1
         return True
 
     def answered(self) -> None:

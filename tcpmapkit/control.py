@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from tcpmapkit.config.mistakes import did_you_mean
 from tcpmapkit.control_state import status_of, tables_of
-from tcpmapkit.merging import merged
 from tcpmapkit.protocols.framing import MAX_KEY
 from tcpmapkit.query import Found, NotFound, Outcome, TempFail
 
@@ -24,14 +23,14 @@ if TYPE_CHECKING:
     from tcpmapkit.maps import Map
     from tcpmapkit.serving import Serving
 
-__all__ = ["Answer", "AskAll", "Command", "Control", "merged"]
+__all__ = ["AskAll", "Command", "Control", "ControlAnswer"]
 
 _log = logging.getLogger(__name__)
 
 Command = dict[str, Any]
-Answer = dict[str, Any]
+ControlAnswer = dict[str, Any]
 
-AskAll = Callable[[Command], Awaitable[list[Answer]]]
+AskAll = Callable[[Command], Awaitable[list[ControlAnswer]]]
 """Gives a command to every process that serves, and returns what they answer."""
 
 
@@ -50,7 +49,7 @@ class Control:
         self._serving = serving
         self._worker = worker
         self._started_at = time.time()
-        self._commands: dict[str, Callable[[Command], Awaitable[Answer]]] = {
+        self._commands: dict[str, Callable[[Command], Awaitable[ControlAnswer]]] = {
             "lookup": self._lookup,
             "metrics": self._metrics,
             "purge": self._purge,
@@ -60,7 +59,7 @@ class Control:
             "tables": self._tables,
         }
 
-    async def answer(self, command: Command) -> Answer:
+    async def answer(self, command: Command) -> ControlAnswer:
         """The answer to ``{"command": ..., ...}``."""
         do = self._commands.get(command.get("command", ""))
         if do is None:
@@ -70,31 +69,26 @@ class Control:
         except _Wrong as wrong:
             return wrong.answer
 
-    async def ask_alone(self, command: Command) -> list[Answer]:
+    async def ask_alone(self, command: Command) -> list[ControlAnswer]:
         """An `AskAll` where this process is the only one."""
         return [await self.answer(command)]
 
-    async def _ready(self, command: Command) -> Answer:
+    async def _ready(self, command: Command) -> ControlAnswer:
         return {"ready": self._serving.ready}
 
-    async def _status(self, command: Command) -> Answer:
+    async def _status(self, command: Command) -> ControlAnswer:
         return status_of(self._serving, self._worker, self._started_at)
 
-    async def _tables(self, command: Command) -> Answer:
+    async def _tables(self, command: Command) -> ControlAnswer:
         # In a thread: it asks the file system, and that may be one of another host.
         return {"tables": await asyncio.to_thread(tables_of, self._serving)}
 
-    async def _metrics(self, command: Command) -> Answer:
+    async def _metrics(self, command: Command) -> ControlAnswer:
         from tcpmapkit.metrics.snapshot import snapshot
 
-        # In a thread, beside the lookups: a site with hundreds of maps has thousands of numbers.
-        try:
-            taken = await asyncio.to_thread(snapshot, self._serving, self._worker)
-        except RuntimeError:  # a map came or went while it was counted
-            taken = snapshot(self._serving, self._worker)
-        return {"snapshot": taken}
+        return {"snapshot": await snapshot(self._serving, self._worker)}
 
-    async def _reload(self, command: Command) -> Answer:
+    async def _reload(self, command: Command) -> ControlAnswer:
         if not self._serving.ready:
             return {"error": "the server is starting or stopping", "kind": "unavailable"}
         done = await self._serving.reload(force=bool(command.get("force")))
@@ -106,7 +100,7 @@ class Control:
             "changed": sorted(done.changed),
         }
 
-    async def _purge(self, command: Command) -> Answer:
+    async def _purge(self, command: Command) -> ControlAnswer:
         map, key = self._map(command), command.get("key")
         if key is not None:
             _check_key(key)
@@ -130,7 +124,7 @@ class Control:
 
     # Lookups.
 
-    async def _lookup(self, command: Command) -> Answer:
+    async def _lookup(self, command: Command) -> ControlAnswer:
         if not self._serving.ready:
             return {"error": "the tables are not loaded", "kind": "unavailable"}
         explain = bool(command.get("explain"))
@@ -145,7 +139,7 @@ class Control:
             answer["explanation"] = [[hide(field) for field in row] for row in answer["explanation"]]
         return answer
 
-    async def _lookup_key(self, map: Map, key: str | None, explain: bool) -> Answer:
+    async def _lookup_key(self, map: Map, key: str | None, explain: bool) -> ControlAnswer:
         if key is None:
             raise _Wrong("request", "key is missing")
         _check_key(key)
@@ -158,21 +152,21 @@ class Control:
         began = map.clock()
         outcome: Outcome = await map.lookup(question)
         elapsed = map.clock() - began
-        answer: Answer = {"map": map.name, "key": key, **_told(outcome), "elapsed": elapsed}
+        answer: ControlAnswer = {"map": map.name, "key": key, **_told(outcome), "elapsed": elapsed}
         if explain:
             from tcpmapkit.explain import explanation
 
             answer["explanation"] = list(explanation(map, question, outcome, elapsed))
         return answer
 
-    async def _lookup_policy(self, endpoint: str, attributes: dict[str, str], explain: bool) -> Answer:
+    async def _lookup_policy(self, endpoint: str, attributes: dict[str, str], explain: bool) -> ControlAnswer:
         from tcpmapkit.policy_question import PolicyQuestions
 
         listener = self._policy_listener(endpoint)
         assert listener.map is not None
         map = self._serving.site.maps.maps[listener.map]
         came = await PolicyQuestions(listener, map).ask(attributes, trace=explain)
-        answer: Answer = {"map": map.name, "policy": str(listener.endpoint), **_told(came.outcome)}
+        answer: ControlAnswer = {"map": map.name, "policy": str(listener.endpoint), **_told(came.outcome)}
         answer |= {"action": came.action, "found": came.found, "elapsed": came.elapsed}
         if came.failure is not None:
             answer["reason"] = came.failure
@@ -211,7 +205,7 @@ def _check_key(key: str) -> None:
         raise _Wrong("request", f"the key has more than {MAX_KEY} bytes: for Postfix it does not exist")
 
 
-def _told(outcome: Outcome) -> Answer:
+def _told(outcome: Outcome) -> ControlAnswer:
     if isinstance(outcome, Found):
         return {"outcome": "found", "value": outcome.value, "ttl": outcome.ttl}
     if isinstance(outcome, NotFound):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig
@@ -13,10 +13,7 @@ if TYPE_CHECKING:
     from tcpmapkit.maps import Map
     from tcpmapkit.serving import Serving
 
-__all__ = ["OUTCOMES", "status_of", "tables_of"]
-
-OUTCOMES: Final = ("found", "not_found", "temporary", "permanent", "refused")
-"""What became of a listener's requests; those refused reached no map."""
+__all__ = ["status_of", "tables_of"]
 
 
 @cache
@@ -74,7 +71,7 @@ def _listener(config: ListenerConfig, maps: list[Map], counters: Counters) -> di
 
 
 def _requests(counters: Counters) -> dict[str, int]:
-    """By outcome, the replies that were ready with the others."""
+    """By outcome, the replies that were ready with the others; those refused reached no map."""
     told = [*counters.maps.values(), counters.no_map]
     return {
         "found": sum(one.found + one.ready_found for one in told),

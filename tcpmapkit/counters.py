@@ -84,11 +84,13 @@ class StepCounters:
 
     `latency` has every call of the resolver; `found` those that gave a value, `failures` those that failed,
     also when ``on_error = "ignore"`` made that a miss, of them `not_called` without a call; the others were
-    misses. `slow_calls` counts the inline calls that held up the server.
+    misses. `slow_calls` counts the inline calls that held up the server, `openings` how often its breaker
+    opened.
     """
 
     found: int = 0
     slow_calls: int = 0
+    openings: int = 0
     failures: dict[FailureKind, int] = attrs.Factory(lambda: dict.fromkeys(FAILURE_KINDS, 0))
     not_called: int = 0
     latency: Histogram = attrs.Factory(Histogram)

@@ -1,8 +1,4 @@
-"""A listener: its sockets, and who may connect to them.
-
-The accept loop is our own, over non-blocking sockets, because accepting has to pause: at
-`max_connections`, and when the system has no descriptor left.
-"""
+"""A listener: its sockets, and who may connect to them. When it accepts is `tcpmapkit.accepting`'s to say."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,15 @@ from typing import Final
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.shown import Shown, hide, show_keys
 
-__all__ = ["change_log", "drop_log", "has_syslog", "lost_lines", "set_up_log", "warn_on_standard_error"]
+__all__ = [
+    "change_log",
+    "drop_log",
+    "has_syslog",
+    "lost_lines",
+    "name_worker",
+    "set_up_log",
+    "warn_on_standard_error",
+]
 
 _SYSLOG: Final = "/dev/log"
 
@@ -23,7 +32,7 @@ _SYSLOG: Final = "/dev/log"
 _MOST: Final = 8192
 
 #: What a JSON line has of a record beside its message, where the record has it.
-_FIELDS: Final = ("map", "step", "key", "outcome", "elapsed")
+_FIELDS: Final = ("worker", "map", "step", "key", "outcome", "elapsed")
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -42,6 +51,8 @@ class _OneLine(logging.Formatter):
         record.message = _message(record)
         if self.usesTime():
             record.asctime = self.formatTime(record, self.datefmt)
+        if hasattr(record, "worker"):
+            record.message = f"worker {record.worker}: {record.message}"
         lines = [_printable(self.formatMessage(record))]
         if record.exc_info:
             traceback = hide(self.formatException(record.exc_info), getattr(record, "hidden", ()))
@@ -106,8 +117,28 @@ def _to_standard_error() -> logging.Handler:
 
 
 def lost_lines() -> int:
-    """How many lines could not be written since the log was set up."""
+    """How many lines this process could not write since the log was set up."""
     return sum(getattr(one, "total_lost", 0) for one in logging.getLogger().handlers)
+
+
+def _begin_anew() -> None:
+    for one in logging.getLogger().handlers:
+        if hasattr(one, "total_lost"):
+            one.total_lost = 0
+
+
+os.register_at_fork(after_in_child=_begin_anew)  # what is lost before is the parent's to tell
+
+
+def name_worker(number: int) -> None:
+    """Have each line say from now on which of several workers has written it."""
+
+    def name(record: logging.LogRecord) -> bool:
+        record.worker = number
+        return True
+
+    for one in logging.getLogger().handlers:
+        one.addFilter(name)
 
 
 def has_syslog() -> bool:

@@ -295,5 +295,6 @@ class WaitingStep(Step):
             self.log.failed(failure, own)
         # Threads that are all taken say nothing of a source, which may be quick.
         if self.breaker is not None and kind != "busy" and self.breaker.failed():
+            self.counters.openings += 1
             self.log.opened(failure, self.breaker.failures, own)
         return self._count(failure, kind)

@@ -12,7 +12,8 @@ from typing import Any
 import attrs
 import pytest
 
-from tcpmapkit.control import Control, merged
+from tcpmapkit.control import Control
+from tcpmapkit.merging import merged
 from tcpmapkit.serving import Serving
 from tcpmapkit.site import open_site
 from tests.endpoints import connected

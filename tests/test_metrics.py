@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tcpmapkit.counters import BOUNDS
+from tcpmapkit.control import Control
+from tcpmapkit.counters import BOUNDS, Outcomes, StepCounters
 from tcpmapkit.metrics.catalogue import CATALOGUE, METRICS
-from tcpmapkit.metrics.samples import Departed, merge
-from tcpmapkit.metrics.snapshot import parent_snapshot, snapshot
+from tcpmapkit.metrics.samples import Departed, Samples, merge
+from tcpmapkit.metrics.snapshot import _read, parent_snapshot, snapshot
 from tcpmapkit.metrics.text import exposition
 from tcpmapkit.protocols.socketmap import encode_request
 from tcpmapkit.serving import Serving
 from tcpmapkit.site import open_site
 from tests.documents import TOP
+from tests.endpoints import until
 
 PLUGIN = """
 import attrs
@@ -115,13 +119,15 @@ async def serving(directory: Path, plugin: str = PLUGIN, *, accepts: bool = True
 
 async def ask(served: Serving, *keys: str, listener: int = 0) -> list[bytes]:
     """The replies of the tcp_table listener."""
+    counters = served.server.counters[listener]
+    before = counters.connections_open
     reader, writer = await asyncio.open_connection(*served.server.addresses[listener][0])
     replies = []
     for key in keys:
         writer.write(f"get {key}\n".encode())
         replies.append(await reader.readline())
     writer.close()
-    await asyncio.sleep(0.01)
+    await until(lambda: counters.connections_open == before)
     return replies
 
 
@@ -135,8 +141,8 @@ async def ask_socketmap(served: Serving, *requests: str) -> None:
     writer.close()
 
 
-def told(served: Serving) -> Told:
-    return Told(exposition(json.loads(json.dumps(snapshot(served)))))
+async def told(served: Serving) -> Told:
+    return Told(exposition(json.loads(json.dumps(await snapshot(served)))))
 
 
 # ---- the catalogue
@@ -173,7 +179,7 @@ def test_the_manual_names_no_metric_that_there_is_not() -> None:
 
 async def test_all_of_the_catalogue_is_exposed_with_help_and_type(tmp_path: Path) -> None:
     async with serving(tmp_path, OBSERVER) as served:
-        text = exposition(snapshot(served))
+        text = exposition(await snapshot(served))
     for metric in CATALOGUE:
         assert text.count(f"# HELP {metric.name} ") == 1, metric.name
         assert f"# TYPE {metric.name} {metric.kind}\n" in text
@@ -183,7 +189,7 @@ async def test_all_of_the_catalogue_is_exposed_with_help_and_type(tmp_path: Path
 async def test_each_sample_has_the_labels_of_its_metric_and_none_twice(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         await ask(served, "a@example.org", "x")
-        samples = told(served).samples
+        samples = (await told(served)).samples
     series = [(one.name, *sorted(one.labels.items())) for one in samples]
     assert len(series) == len(set(series))
     for one in samples:
@@ -194,17 +200,17 @@ async def test_each_sample_has_the_labels_of_its_metric_and_none_twice(tmp_path:
 async def test_no_key_value_or_address_is_in_a_label(tmp_path: Path) -> None:
     keys = ["a@example.org", "secret@example.net", "there@example.com", "down@example.com", "*", "<>"]
     async with serving(tmp_path) as served:
-        before = {(one.name, *sorted(one.labels.items())) for one in told(served).samples}
+        before = {(one.name, *sorted(one.labels.items())) for one in (await told(served)).samples}
         await ask(served, *keys)
         await ask_socketmap(served, "other k", "nowhere secret@example.net")
-        after = told(served)
+        after = await told(served)
     assert {(one.name, *sorted(one.labels.items())) for one in after.samples} == before
     assert not re.search("@|secret|nowhere|there@", after.text)
 
 
 async def test_what_no_map_has_yet_been_asked_is_exposed_as_zero(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
-        first = told(served)
+        first = await told(served)
     assert first.value("tcpmapkit_lookups_total") == 0
     assert {tuple(sorted(one.items())) for one in first.labels("tcpmapkit_lookups_total")} >= {
         (("listener", LISTENER), ("map", "aliases"), ("outcome", outcome), ("source", source))
@@ -221,7 +227,7 @@ async def test_lookups_are_counted_by_map_outcome_and_source(tmp_path: Path) -> 
     async with serving(tmp_path) as served:
         await ask(served, *["a@example.org"] * 3, *["there@example.org"] * 2, *["no"] * 4, *["down"] * 5, "*")
         await ask_socketmap(served, "other k", "other k", "aliases a@example.org", "nowhere k")
-        now = told(served)
+        now = await told(served)
     lookups = {
         (outcome, source): now.value(
             "tcpmapkit_lookups_total", map="aliases", listener=LISTENER, outcome=outcome, source=source
@@ -252,7 +258,7 @@ async def test_every_lookup_of_a_map_is_in_its_histogram_and_ready_replies_are_t
 ) -> None:
     async with serving(tmp_path) as served:
         await ask(served, *["a@example.org"] * 30, *["no"] * 20)
-        now = told(served)
+        now = await told(served)
     name, about = "tcpmapkit_lookup_duration_seconds", {"map": "aliases", "listener": LISTENER}
     assert now.value(f"{name}_count", **about) == 50 == now.value(f"{name}_bucket", le="+Inf", **about)
     assert now.value(f"{name}_bucket", le=str(BOUNDS[0]), **about) >= 48
@@ -264,7 +270,7 @@ async def test_every_lookup_of_a_map_is_in_its_histogram_and_ready_replies_are_t
 async def test_steps_tell_what_they_answered_how_they_failed_and_what_they_hold(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         await ask(served, "a@example.org", "there@example.org", "no", "down")
-        now = told(served)
+        now = await told(served)
     table, api = {"map": "aliases", "step": "csv"}, {"map": "aliases", "step": "api"}
     answers = "tcpmapkit_step_answers_total"
     assert [now.value(answers, answer=one, **table) for one in ("found", "missed")] == [1, 3]
@@ -285,8 +291,9 @@ async def test_a_breaker_that_opens_and_a_table_that_is_held_are_seen(tmp_path: 
         await ask(served, *(f"down+{number}" for number in range(30)))
         (tmp_path / "aliases.csv").unlink()
         await served.reload_tables()
-        now = told(served)
+        now = await told(served)
     assert now.value("tcpmapkit_breaker_state", step="api") == 1
+    assert now.value("tcpmapkit_breaker_openings_total", step="api") == 1
     assert now.value("tcpmapkit_step_errors_total", step="api", kind="breaker") == 10
     assert now.value("tcpmapkit_table_held", map="aliases", step="csv") == 1
     assert now.value("tcpmapkit_table_rows", map="aliases", step="csv") == 1
@@ -296,8 +303,8 @@ async def test_the_cache_the_connections_and_the_process_are_told_of(tmp_path: P
     async with serving(tmp_path) as served:
         await ask(served, "a@example.org", "no", "get", "x" * 4096)
         _, writer = await asyncio.open_connection(*served.server.addresses[0][0])
-        await asyncio.sleep(0.01)
-        now = told(served)
+        await until(lambda: served.server.counters[0].connections_open == 1)
+        now = await told(served)
         writer.close()
     assert now.value("tcpmapkit_cache_entries", map="aliases", kind="found") == 1
     assert now.value("tcpmapkit_cache_bytes", map="aliases", kind="not_found") > 400
@@ -312,18 +319,18 @@ async def test_the_cache_the_connections_and_the_process_are_told_of(tmp_path: P
 
 async def test_a_plugin_that_fails_to_observe_is_counted_by_name(tmp_path: Path) -> None:
     async with serving(tmp_path, OBSERVER) as served:
-        before = told(served)
+        before = await told(served)
         await ask(served, "a@example.org", "no")
-        after = told(served)
+        after = await told(served)
     assert before.value("tcpmapkit_plugin_failures_total", plugin="moody") == 0
     assert after.value("tcpmapkit_plugin_failures_total", plugin="moody") == 2
 
 
 async def test_no_counter_goes_down_over_reloads_good_and_bad(tmp_path: Path) -> None:
-    def counted(served: Serving) -> dict[Any, float]:
+    async def counted(served: Serving) -> dict[Any, float]:
         return {
             (one.name, *sorted(one.labels.items())): one.value
-            for one in told(served).samples
+            for one in (await told(served)).samples
             if one.name.endswith(("_total", "_bucket", "_count", "_sum"))
         }
 
@@ -335,7 +342,7 @@ async def test_no_counter_goes_down_over_reloads_good_and_bad(tmp_path: Path) ->
         "the first": CONFIGURATION,
     }
     async with serving(tmp_path) as served:
-        before = counted(served)
+        before = await counted(served)
         for text in renewed.values():
             await ask(served, "a@example.org", "there", "no", "down")
             await ask_socketmap(served, "other k")
@@ -343,15 +350,68 @@ async def test_no_counter_goes_down_over_reloads_good_and_bad(tmp_path: Path) ->
             await served.reload()
             (tmp_path / "aliases.csv").write_text(f"key,value\na@example.org,{len(text)}@example.org\n")
             await served.reload_tables()
-            after = counted(served)
+            after = await counted(served)
             assert before.keys() <= after.keys()
             assert not {one: value for one, value in before.items() if after[one] < value}
             before = after
-        last = told(served)
+        last = await told(served)
     assert last.value("tcpmapkit_reloads_total", result="good") == 3
     assert last.value("tcpmapkit_reloads_total", result="bad") == 1
     assert last.value("tcpmapkit_lookups_total", map="aliases", listener=LISTENER) == 16
     assert last.value("tcpmapkit_step_answers_total", map="aliases", step="csv") >= 8
+
+
+@pytest.mark.parametrize("counters", [StepCounters, Outcomes], ids=lambda one: one.__name__)
+async def test_counters_are_read_where_nothing_counts_meanwhile_and_others_have_their_turn(
+    tmp_path: Path, counters: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read elsewhere, "missed", the difference of two, would go down when a lookup came between."""
+    readers: set[threading.Thread] = set()
+    turn = 0
+    read_in: list[int] = []
+
+    def latency(self: Any) -> Any:
+        readers.add(threading.current_thread())
+        read_in.append(turn)
+        return slot.__get__(self)
+
+    async def others() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async with serving(tmp_path) as served:
+        slot = counters.latency  # type: ignore[attr-defined]
+        monkeypatch.setattr(counters, "latency", property(latency))
+        lookups = asyncio.ensure_future(others())
+        await Control(served).answer({"command": "metrics"})
+        lookups.cancel()
+    assert readers == {threading.current_thread()}
+    assert len(set(read_in)) == {StepCounters: 3, Outcomes: 3}[counters]
+
+
+async def test_log_lines_that_are_lost_are_counted_of_workers_and_their_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcpmapkit.metrics.snapshot.lost_lines", lambda: 3)
+    async with serving(tmp_path) as served:
+        alone = await told(served)
+    (tmp_path / "worker").mkdir()
+    async with serving(tmp_path / "worker", accepts=False) as served:
+        worker = await snapshot(served)
+    known = parent_snapshot({}, {}, 1)
+    assert alone.value("tcpmapkit_log_lines_lost_total") == 3
+    assert Told(exposition(merge([known, worker, worker]))).value("tcpmapkit_log_lines_lost_total") == 9
+
+
+async def test_a_reload_may_come_while_metrics_are_read(tmp_path: Path) -> None:
+    fewer = CONFIGURATION.partition("[maps.other]")[0]
+    async with serving(tmp_path) as served:
+        gathered = _read(Samples(), served, 0)
+        for at, _ in enumerate(gathered):
+            (tmp_path / "tcpmapkit.toml").write_text((fewer, CONFIGURATION)[at % 2])
+            assert not (await served.reload()).errors
 
 
 # ---- workers
@@ -428,8 +488,8 @@ def test_the_parent_says_which_workers_serve_and_what_became_of_reloads() -> Non
 
 async def test_a_worker_leaves_to_its_parent_what_that_knows(tmp_path: Path) -> None:
     async with serving(tmp_path, accepts=False) as served:
-        own = snapshot(served, worker=3)
+        own = await snapshot(served, worker=3)
     known = parent_snapshot({3: (True, 0)}, {"good": 0, "bad": 0}, 5000)
-    assert not own.keys() & known.keys()
+    assert own.keys() & known.keys() == {"tcpmapkit_log_lines_lost_total"}  # each of them has a log
     assert own["tcpmapkit_worker_connections"] == [[["3"], 0]]
     assert {*own, *known} >= METRICS.keys() - {"tcpmapkit_plugin_failures_total"}

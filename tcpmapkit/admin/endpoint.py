@@ -19,8 +19,8 @@ from tcpmapkit.accepting import Accepting
 from tcpmapkit.admin.guard import Refused, asks_here, bearer, command_of, route_of
 from tcpmapkit.admin.messages import json_response, metrics_response, read_body
 from tcpmapkit.admin.token import Token
-from tcpmapkit.control import merged
 from tcpmapkit.listener import Address, Listener, is_waiting
+from tcpmapkit.merging import merged
 from tcpmapkit.seldom import Seldom
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class AdminEndpoint:
         self._ask_one = ask_one
         self._token = token or (Token(config.token_file) if config.token_file is not None else None)
         self._listener = Listener(config)
-        self._accepting = Accepting(lambda: 0, self._welcome, time.monotonic)
+        self._accepting = Accepting[None](lambda: 0, self._welcome, time.monotonic)
         self._said = Seldom()
         self._server: Any = None
         self._arriving: set[asyncio.Task[None]] = set()
@@ -107,7 +107,7 @@ class AdminEndpoint:
         """Serve what was bound, and what `serve_connection` is given."""
         self._server = await asyncio.to_thread(self._new_server, asyncio.get_running_loop())
         if self._listener.addresses:
-            self._accepting.add(self._listener, self)  # type: ignore[arg-type]
+            self._accepting.add(self._listener, None)
             self._accepting.start()
 
     async def stop(self) -> None:
@@ -131,7 +131,7 @@ class AdminEndpoint:
 
     # Connections.
 
-    def _welcome(self, _: object, connection: socket.socket) -> None:
+    def _welcome(self, _: None, connection: socket.socket) -> None:
         while len(self._open) + len(self._arriving) >= MOST_CONNECTIONS and self._make_room():
             pass
         asked = sum(ends is None for ends in self._open.values())

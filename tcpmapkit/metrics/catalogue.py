@@ -102,6 +102,7 @@ CATALOGUE: Final = (
         _STEP,
         "max",
     ),
+    Metric("breaker_openings_total", "counter", "How often a step's breaker opened.", _STEP),
     # Tables.
     Metric("table_rows", "gauge", "Rows, rules or networks that a table has loaded.", _STEP, "max"),
     Metric(
@@ -146,6 +147,7 @@ CATALOGUE: Final = (
         (),
         "min",
     ),
+    Metric("log_lines_lost_total", "counter", "Log lines that could not be written: nobody reads them."),
     Metric("plugin_failures_total", "counter", "Exceptions of a plugin's `query_resolved`.", ("plugin",)),
     Metric("worker_up", "gauge", "1 while the worker serves; there is only 0 without workers.", ("worker",)),
     Metric("worker_connections", "gauge", "Connections that the worker has.", ("worker",)),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from tcpmapkit.counters import OUTCOMES
+from tcpmapkit.log import lost_lines
 from tcpmapkit.metrics.catalogue import METRICS
 from tcpmapkit.metrics.samples import Samples, Snapshot
 from tcpmapkit.ready import ReadyReplies
@@ -33,28 +35,49 @@ def prepare() -> None:
     import prometheus_client  # noqa: F401
 
 
-def snapshot(serving: Serving, worker: int = 0) -> Snapshot:
+async def snapshot(serving: Serving, worker: int = 0) -> Snapshot:
     """What this process has done and holds, as JSON has it. `worker` is its number; what the parent of
     several knows better (`parent_snapshot`) is left to it."""
     samples = Samples()
+    # Here, where nothing counts meanwhile, or what is the difference of two counters may go down; and in
+    # many small parts, since a site with hundreds of maps has thousands of numbers.
+    for _ in _read(samples, serving, worker):
+        await asyncio.sleep(0)
+    return await asyncio.to_thread(_finished, samples, str(worker))
+
+
+def _read(samples: Samples, serving: Serving, worker: int) -> Iterator[None]:
+    """Gather what belongs together between one yield and the next; a reload may come at any."""
     site, server, number = serving.site, serving.server, str(worker)
-    open_now = 0
-    for service in server.services:
-        _add_listener(samples, service)
-        open_now += service.counters.connections_open
-    for map in site.maps.maps.values():
-        _add_map(samples, map)
-    for step in site.maps.steps:
-        _add_step(samples, step, held=step.place in serving.held)
-    for plugin, failures in site.plugins.failures.items():
-        samples.add("plugin_failures_total", failures, plugin)
-    samples.add("worker_connections", open_now, number)
+    services = server.services
+    samples.add("worker_connections", sum(one.counters.connections_open for one in services), number)
     samples.add("config_loaded_timestamp_seconds", serving.loaded_at)
     samples.add("build_info", 1, _version())
-    _add_process(samples, number)
+    for plugin, failures in site.plugins.failures.items():
+        samples.add("plugin_failures_total", failures, plugin)
     if server.accepts:
         alone = parent_snapshot({worker: (True, 0)}, attrs.asdict(serving.reloads), server.max_connections)
         samples.add_all(alone)
+    else:
+        samples.add("log_lines_lost_total", lost_lines())
+    maps, steps = [*site.maps.maps.values()], [*site.maps.steps]
+    yield
+    for service in services:
+        _add_listener(samples, service)
+        yield
+        for name, outcomes in [*service.counters.maps.items()]:
+            _add_outcomes(samples, outcomes, name, service.name)
+            yield
+    for map in maps:
+        _add_map(samples, map)
+        yield
+    for step in steps:
+        _add_step(samples, step, held=step.place in serving.held)
+        yield
+
+
+def _finished(samples: Samples, number: str) -> Snapshot:
+    _add_process(samples, number)
     return samples.snapshot()
 
 
@@ -62,7 +85,7 @@ def parent_snapshot(
     workers: Mapping[int, tuple[bool, int]], reloads: Mapping[str, int], max_connections: int
 ) -> Snapshot:
     """What the parent of workers knows: of each, by its number, whether it serves and how often it was
-    replaced; how many reloads had which result."""
+    replaced; how many reloads had which result; and what it has failed to log itself."""
     samples = Samples()
     for number, (up, restarts) in workers.items():
         samples.add("worker_up", int(up), str(number))
@@ -70,13 +93,12 @@ def parent_snapshot(
     for result, times in reloads.items():
         samples.add("reloads_total", times, result)
     samples.add("connections_limit", max_connections)
+    samples.add("log_lines_lost_total", lost_lines())
     return samples.snapshot()
 
 
 def _add_listener(samples: Samples, service: Service) -> None:
     listener, counters = service.name, service.counters
-    for map, outcomes in counters.maps.items():
-        _add_outcomes(samples, outcomes, map, listener)
     unknown = counters.no_map
     samples.add("unknown_map_requests_total", unknown.permanent + unknown.temporary, listener)
     samples.add("malformed_requests_total", counters.refused, listener)
@@ -136,8 +158,10 @@ def _add_step(samples: Samples, built: BuiltStep, *, held: bool) -> None:
     for kind, times in counters.failures.items():
         samples.add("step_errors_total", times, *place, kind)
     if isinstance(built.step, WaitingStep):
-        if built.step.breaker is not None:
-            samples.add("breaker_state", int(built.step.breaker.state == "open"), *place)
+        breaker = built.step.breaker
+        if breaker is not None:
+            samples.add("breaker_state", int(breaker.state == "open"), *place)
+            samples.add("breaker_openings_total", counters.openings, *place)
     else:
         samples.add("slow_inline_calls_total", counters.slow_calls, *place)
     if built.rows is not None:
