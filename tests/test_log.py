@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tcpmapkit.errors import ConfigError
-from tcpmapkit.log import lost_lines, set_up_log
+from tcpmapkit.log import lost_lines, name_worker, set_up_log
 from tcpmapkit.log_output import StreamHandler
 from tcpmapkit.shown import hide, show_keys, shown_key
 
@@ -97,6 +97,20 @@ def test_json_lines_are_one_object_each(capsys: pytest.CaptureFixture[str]) -> N
     logging.getLogger("tcpmapkit").debug("a\nb %s", "ü")
     told = json.loads(capsys.readouterr().err)
     assert (told["level"], told["logger"], told["message"]) == ("debug", "tcpmapkit", "a\nb ü")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_line_says_which_of_several_workers_has_written_it(
+    capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    set_up_log("stderr", "info", form)
+    name_worker(3)
+    logging.getLogger("tcpmapkit").warning("a message")
+    line = capsys.readouterr().err
+    if form == "json":
+        assert json.loads(line).items() >= {"worker": 3, "message": "a message"}.items()
+    else:
+        assert line.endswith(" WARNING tcpmapkit: worker 3: a message\n")
 
 
 def test_no_syslog_is_an_error_with_its_path(monkeypatch: pytest.MonkeyPatch) -> None:

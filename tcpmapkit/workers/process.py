@@ -9,6 +9,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from tcpmapkit.errors import ConfigErrors
+from tcpmapkit.log import name_worker
 from tcpmapkit.process import drop_privileges
 from tcpmapkit.progress import show_progress
 from tcpmapkit.serve import loop_factory
@@ -29,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 def work(channel: Channel, in_force: InForce, number: int) -> int:
     """Serve the configuration in force as worker `number`, until told to stop; the exit status."""
+    name_worker(number)
     gc.disable()  # nothing that is made here is garbage
     site = build_site(in_force.document, in_force.plugins)
     gc.enable()
@@ -51,6 +53,7 @@ async def _work(channel: Channel, site: Site, in_force: InForce, number: int) ->
         if in_force.admin is not None:
             admin = _Admin(in_force.admin, worker, serving, number)
         await site.start()
+        await worker.tables.check(site, in_force.tables)
         if (start.user, start.group) != (None, None):
             drop_privileges(start.user, start.group)
         gc.collect()  # of what building has left
