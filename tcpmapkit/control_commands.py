@@ -70,7 +70,7 @@ def _reload(file: Path | None, force: bool) -> None:
     with _server(file) as server:
         done = _checked(server.ask("reload", patient=True, force=force))
         ours = find_configuration(file)
-    if not ours.exists() or not ours.samefile(done["file"]):
+    if not _is_same(ours, done["file"]):
         tell(f"hint: the server was started with {done['file']}")
     for warning in done["warnings"]:
         tell(f"warning: {warning}")
@@ -81,6 +81,13 @@ def _reload(file: Path | None, force: bool) -> None:
         sys.exit(os.EX_CONFIG)
     changed = ", ".join(done["changed"])
     tell(f"the configuration is taken; {f'new maps: {changed}' if changed else 'no map is new'}")
+
+
+def _is_same(ours: Path, theirs: str) -> bool:
+    try:
+        return ours.samefile(theirs)
+    except OSError:  # one is not there any more, or was never for us to see
+        return False
 
 
 @click.command("purge")
@@ -168,7 +175,7 @@ CONTROL_COMMANDS: Final = (_reload, _status, _purge)
 def query_server(file: Path | None, policy: str | None, words: tuple[str, ...], explain: bool) -> int:
     """As ``query`` without ``--server``: a map and a key, or attributes for the policy listener that is
     spelled so in the file, or alone serves the map of that name. The exit status."""
-    from tcpmapkit.query_command import request_of, summary
+    from tcpmapkit.query_command import can_exist, request_of, summary
 
     if policy is not None:
         if words == ("-",):
@@ -179,14 +186,12 @@ def query_server(file: Path | None, policy: str | None, words: tuple[str, ...], 
     map, key = words
     with _server(file) as server:
         if key != "-":
-            return _ask_key(server, map, key, explain, prefix=False)
+            return _ask_key(server, map, key, explain, prefix=False) if can_exist(key) else 1
         statuses = set()
         for line in sys.stdin.buffer:
             one = line.rstrip(b"\n").removesuffix(b"\r")
-            try:
-                statuses.add(_ask_key(server, map, one.decode(), explain, prefix=True))
-            except UnicodeDecodeError:
-                statuses.add(1)  # for Postfix an invalid key does not exist
+            key = one.decode(errors="surrogateescape")
+            statuses.add(_ask_key(server, map, key, explain, prefix=True) if can_exist(key) else 1)
         return summary(statuses)
 
 

@@ -54,21 +54,22 @@ class MapLog:
         if elapsed <= self.slow or not self.slow:
             return
         key, outcome = shown_key(query.key), type(answer.outcome).__name__
+        by = query.answered_by or "no step"
+        end = f"a stale answer, after a failure of {by}" if answer.stale else f"{outcome} of {by}"
         where = ", ".join(
             f"{step} {seconds:.2f} s" if map == self.name else f"{map}/{step} {seconds:.2f} s"
             for map, step, seconds in query.waited
         )
-        text = "map %s: the lookup of %s took %.2f s and ended with %s of %s (%s)"
+        text = "map %s: the lookup of %s took %.2f s and ended with %s (%s)"
         extra = {
             "map": self.name,
-            "step": query.answered_by,
+            "step": answer.resolver if answer.stale else query.answered_by,
             "key": key,
             "outcome": outcome,
             "elapsed": round(elapsed, 3),
         }
-        by = query.answered_by or "no step"
         where = where or "no step took long"
-        self._say(logging.WARNING, "slow", text, self.name, key, elapsed, outcome, by, where, extra=extra)
+        self._say(logging.WARNING, "slow", text, self.name, key, elapsed, end, where, extra=extra)
 
     def _say(
         self,

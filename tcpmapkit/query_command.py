@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from tcpmapkit.policy_question import PolicyAnswer, PolicyQuestions
     from tcpmapkit.site import Site
 
-__all__ = ["map_named", "policy_listener_named", "query_map", "query_policy", "request_of", "summary"]
+__all__ = [
+    "can_exist",
+    "map_named",
+    "policy_listener_named",
+    "query_map",
+    "query_policy",
+    "request_of",
+    "summary",
+]
 
 _FAILED: Final = os.EX_TEMPFAIL
 _NOT_FOUND: Final = 1
@@ -33,6 +41,16 @@ def summary(statuses: set[int]) -> int:
 
 
 # A map.
+
+
+def can_exist(key: str) -> bool:
+    """Whether there can be such a key for Postfix: UTF-8, of no more bytes than a request may have."""
+    from tcpmapkit.protocols.framing import MAX_KEY
+
+    try:
+        return len(key.encode()) <= MAX_KEY
+    except UnicodeEncodeError:
+        return False
 
 
 def map_named(site: Site, name: str) -> Map:
@@ -65,6 +83,8 @@ async def query_map(site: Site, asked: Map, key: str, explain: bool) -> int:
 
 
 async def _ask_one(asked: Map, key: str, explain: bool, *, prefix: bool) -> int:
+    if not can_exist(key):
+        return _NOT_FOUND
     question = asked.query(key)
     if explain:
         question.trace = []

@@ -256,6 +256,21 @@ def test_keys_of_standard_input_are_asked_one_after_another(server: RunningTcpma
     assert result.exit_code == 0
 
 
+def test_a_key_that_no_request_can_hold_is_not_found_and_those_after_it_are_asked(
+    server: RunningTcpmapkit,
+) -> None:
+    long = "a" * 10_001
+    for option in (["--server"], []):
+        words = ["query", *option, "-c", server.configuration]
+        keys = f"info@example.org\n{long}\nINFO@example.org\n".encode()
+        result = tcpmapkit(*words, "aliases", "-", given=keys)
+        assert result.stdout == "info@example.org\talice@example.org\nINFO@example.org\talice@example.org\n"
+        assert (result.exit_code, result.stderr) == (0, "")
+        for key in (long, "\udcff"):
+            result = tcpmapkit(*words, "api", key)  # which answers every key
+            assert (result.exit_code, result.stdout, result.stderr) == (1, "", "")
+
+
 def test_the_running_server_explains(server: RunningTcpmapkit) -> None:
     arguments = ("query", "--explain", "-c", server.configuration, "aliases", "info@example.org")
     asked, alone = rows(tcpmapkit(*arguments, "--server")), rows(tcpmapkit(*arguments))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tcpmapkit import Found, LookupPermFail, LookupTempFail, PermFail, TempFail, blocking, hookimpl
+from tcpmapkit.cache import CacheOptions
 from tcpmapkit.log import set_up_log
 from tcpmapkit.query import Query
 from tcpmapkit.shown import show_keys, shown_key
@@ -193,6 +194,27 @@ async def test_a_slow_lookup_is_logged_with_the_hash_of_its_key_and_what_took_lo
     if form == "json":
         fields = {"map": "routes", "step": "api", "key": shown_key(KEY), "outcome": "Found", "elapsed": 1.5}
         assert json.loads(lines[0]).items() >= fields.items()
+
+
+async def test_a_slow_lookup_that_fails_behind_a_stale_answer_is_logged_as_such(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = FakeClock()
+    set_up_log("stderr", "info", "json")
+    step = waiting(Found("x"), name="api")
+    map = a_map(step, clock=clock, cache=CacheOptions(jitter=0.0, stale=3600), name="routes")
+    await map.lookup(map.query(KEY))
+
+    def hang(query: Query) -> TempFail:
+        clock.advance(1.5)
+        return TempFail("timed out")
+
+    step.resolver.answer = hang
+    clock.advance(300)
+    assert await map.lookup(map.query(KEY)) == Found("x", 0)
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "the lookup of" in line]
+    assert "took 1.50 s and ended with a stale answer, after a failure of api (api 1.50 s)" in line
+    assert json.loads(line).items() >= {"step": "cache", "outcome": "Found"}.items()
 
 
 @pytest.mark.parametrize(
