@@ -62,17 +62,25 @@ OpenEvents = Callable[[Mapping[str, frozenset[str]], Callable[[], object]], Awai
 
 @attrs.define(eq=False)
 class _Watched:
-    """A resolver; when its files are not the ones that were read: what they were at the last attempt to
-    load them, when another is due, and after how long the one after that."""
+    """A resolver, its files as it named them last; when they are not the ones that were read: what they were
+    at the last attempt to load them, when another is due, and after how long the one after that."""
 
     resolver: Any
+    named: tuple[Path, ...] = ()
+    complained: bool = False
     tried: _States | None = None
     due: float = 0.0
     pause: float = _AGAIN
 
     @property
     def files(self) -> tuple[Path, ...]:
-        return tuple(self.resolver.files)
+        try:
+            self.named = tuple(map(Path, self.resolver.files))
+        except Exception:  # somebody else's plugin
+            if not self.complained:
+                self.complained = True
+                _log.exception("%s does not say which its files are", type(self.resolver).__name__)
+        return self.named
 
     def states(self) -> _States:
         """What its files are now; blocks."""
@@ -143,7 +151,7 @@ class TableWatch:
         self._watched = tuple(
             before.get(id(one)) or _Watched(one)
             for one in resolvers
-            if hasattr(one, "is_current") and hasattr(one, "files")
+            if hasattr(one, "is_current") and _has_files(one)
         )
         self._wake.set()
 
@@ -265,6 +273,12 @@ class TableWatch:
 def _tell_why(task: asyncio.Task[None]) -> None:
     if not task.cancelled():
         _log.critical("table files are not looked after any more", exc_info=task.exception())
+
+
+def _has_files(resolver: Any) -> bool:
+    with suppress(Exception):
+        return hasattr(resolver, "files")
+    return True  # and to name them fails, which is logged by who asks for them
 
 
 def _states_of(watched: tuple[_Watched, ...]) -> list[_States]:

@@ -579,3 +579,23 @@ def test_the_state_of_a_file_tells_it_from_every_other(path: Path) -> None:
     states.append(state_of(path))
     assert len(set(states)) == 4
     assert states[-1] == (errno.ENOENT,)
+
+
+async def test_a_resolver_that_cannot_name_its_files_is_told_of_once_and_the_others_are_watched(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Forgetful(Table):
+        @property
+        def files(self) -> tuple[Path, ...]:
+            raise RuntimeError("no idea")
+
+    async with watching(path) as world:
+        world.watch.update([Forgetful(path), *world.tables])
+        await world.later()
+        await world.later()
+        put(path, "new")
+        assert await world.later(0) == 30
+        assert world.texts == ["new"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "Forgetful does not say which its files are"
+    ]
