@@ -105,7 +105,7 @@ class Control:
         if key is not None:
             _check_key(key)
         forgotten = map.forget(key)
-        self._serving.server.forget_ready()
+        self._serving.server.forget_ready(map.name)
         what = "everything" if key is None else "one key"
         _log.info("purge: map %s: %s: %d answers forgotten", map.name, what, forgotten)
         return {"map": map.name, "forgotten": forgotten, "referring": self._referring(map.name)}

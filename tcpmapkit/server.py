@@ -74,7 +74,7 @@ class Server:
         self._config = config
         self._clock = clock
         self._accepts = accepts
-        self._accepting = Accepting(self._is_full, self._welcome, clock)
+        self._accepting = Accepting(lambda: self._connections.full(), self._welcome, clock)
         self._connections = Connections(config.max_connections, clock, self._accepting.room_was_made)
         self._arriving: set[asyncio.Task[Any]] = set()
         self._sweeping: asyncio.TimerHandle | None = None
@@ -124,8 +124,7 @@ class Server:
 
     @property
     def addresses(self) -> list[list[Address]]:
-        """Host and port of each listener's sockets, or a unix socket's path, in the order of the
-        configuration."""
+        """As `Listener.addresses`, in the order of the configuration."""
         return [served.listener.addresses for served in self._served]
 
     # Starting and stopping.
@@ -183,11 +182,8 @@ class Server:
         """
         asked = list(listeners)
         there = those_there([config for config, _ in asked], self.listeners)
-        served = {one.listener: one for one in self._served}
-        wanted = [
-            (config, maps, served[one] if one is not None else None)
-            for (config, maps), one in zip(asked, there, strict=True)
-        ]
+        served: dict[Listener | None, _Served] = {one.listener: one for one in self._served}
+        wanted = [(config, maps, served.get(one)) for (config, maps), one in zip(asked, there, strict=True)]
         added: dict[int, Listener] = {}
         try:
             for index, (listener, _, same) in enumerate(wanted):
@@ -195,8 +191,11 @@ class Server:
                     added[index] = Listener(listener)
                     if self._accepts:
                         added[index].bind()
-            asks = self._accepts and config != self._config
-            limit = _limit(config) if asks else self.max_connections
+                elif (anew := same.listener.bound_anew(listener)) is not None:
+                    added[index] = anew
+            limit = self.max_connections
+            if config != self._config:
+                limit = _limit(config) if self._accepts else config.max_connections
         except BaseException:
             for bound in added.values():
                 bound.close()
@@ -221,6 +220,9 @@ class Server:
                 served = self._new(config, maps, change.added[index])
                 self._accepting.add(served.listener, served.service)
             else:
+                if index in change.added:
+                    served = _Served(change.added[index], served.service)
+                    self._accepting.add(served.listener, served.service)
                 kept.add(served.listener)
                 served.listener.take(config)
                 if served.service.protocol == config.protocol:
@@ -237,11 +239,13 @@ class Server:
                 self._connections.finish(old.service)
         self._config = change.config
         self._connections.limit = change.max_connections
+        self._connections.shrink()
 
-    def forget_ready(self) -> None:
-        """Forget the replies that are kept ready, of all listeners."""
-        for served in self._served:
-            served.service.forget_ready()
+    def forget_ready(self, map: str) -> None:
+        """Forget what the listeners of a map keep ready, their other maps' replies included."""
+        for service in self.services:
+            if any(served.name == map for served in service.maps.values()):
+                service.forget_ready()
 
     # Connections.
 
@@ -264,9 +268,6 @@ class Server:
             _log.debug("%s: connection lost before it was served: %s", served.service.name, error)
             connection.close()
             self._connections.forget(served)
-
-    def _is_full(self) -> int:
-        return len(self._connections) if self._connections.full else 0
 
     def _note_refused(self, service: Service, host: str) -> None:
         service.counters.connections_refused += 1

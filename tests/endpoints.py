@@ -86,8 +86,8 @@ class Peer:
 
 
 @asynccontextmanager
-async def connected(server: Server) -> AsyncIterator[Peer]:
-    [[address]] = server.addresses
+async def connected(server: Server, listener: int = 0) -> AsyncIterator[Peer]:
+    [address] = server.addresses[listener]
     if len(address) == 1:
         reader, writer = await asyncio.open_unix_connection(address[0])
     else:

@@ -277,6 +277,20 @@ async def test_a_purged_key_is_asked_again_whatever_was_ready_and_others_are_not
         assert (await server.ask("purge", map="users", key="never-asked"))["forgotten"] == 0
 
 
+async def test_purging_a_map_leaves_ready_what_listeners_of_other_maps_have(tmp_path: Path) -> None:
+    other = SITE.partition("[maps.users]")[0].replace('"users"', '"table"')
+    async with controlled(tmp_path, other + SITE) as server:
+        table, users = server.serving.server.services
+        for listener, key in enumerate((b"a@example.org", b"a")):
+            async with connected(server.serving.server, listener) as peer:
+                peer.send(b"get %s\n" % key)
+                await peer.reader.readline()
+        ready = [service.ready for service in (table, users)]
+        assert [len(one) for one in ready] == [1, 1]  # type: ignore[arg-type]
+        await server.ask("purge", map="users", key="a")
+        assert [len(one) for one in ready] == [1, 0]  # type: ignore[arg-type]
+
+
 async def test_a_map_forgets_everything_and_no_other_map_does(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

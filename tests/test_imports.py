@@ -33,10 +33,23 @@ LAYERS = """
     maps map_reference
     build build_chain binding built_maps built_step make_resolver http_client
     * resolvers
+    service connection connections accepting
+    policy_service
+    listener_service
+    policy_question explain
+    server
+    site_tests renewal
+    serving handover
+    metrics control_state
+    merging control
+    admin
+    serve
+    workers
+    query_command control_commands stdio bench
     cli testing
 """
 
-#: Where a module stands that the table does not name: the server and what belongs to it.
+#: Where a module stands that the table does not name: what a server is made of, and does not know it.
 ELSEWHERE = "*"
 
 
