@@ -187,11 +187,11 @@ def test_a_large_table_is_answered_from_an_index_and_a_small_one_from_memory(
     csv_table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with started(Csv(csv_table)) as resolver:
-        assert not resolver._table.on_disk
+        assert resolver._table._index is None
     monkeypatch.setattr(tables, "_MOST_ROWS", 4)
     warnings: list[str] = []
     with started(Csv(csv_table), warnings) as resolver:
-        assert resolver._table.on_disk
+        assert resolver._table._index is not None
         assert resolver._table.rows == 2
         assert answer(resolver, "a@example.org").value == "1, 3"  # type: ignore[attr-defined]
         assert answer(resolver, "c@example.org") is None
@@ -203,7 +203,7 @@ def test_the_bytes_of_a_table_with_few_rows_count_too(
 ) -> None:
     monkeypatch.setattr(tables, "_MOST_BYTES", 10)
     with started(Csv(csv_table)) as resolver:
-        assert resolver._table.on_disk
+        assert resolver._table._index is not None
 
 
 def no_child(*arguments: object, **more: object) -> object:
@@ -536,7 +536,7 @@ def test_without_a_place_for_the_index_a_table_is_read_into_memory_with_a_warnin
     nowhere = csv_table.parent / "missing"
     warnings: list[str] = []
     with started(Csv(csv_table, index_directory=nowhere), warnings) as resolver:
-        assert not resolver._table.on_disk
+        assert resolver._table._index is None
         assert answer(resolver, "b@example.org") is not None
     assert warnings[0].startswith(
         f"no index of {csv_table}: there is no directory {nowhere}; it is read into"
@@ -598,7 +598,7 @@ def test_a_full_disk_is_told_and_memory_is_used(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(tables, "_MOST_ROWS", 1)
         warnings: list[str] = []
         with started(File(path, index_directory=small), warnings) as resolver:
-            assert not resolver._table.on_disk
+            assert resolver._table._index is None
             assert answer(resolver, "key7") is not None
         assert f"{small}: No space left on device; it is read into memory" in warnings[0]
         assert list(small.iterdir()) == []
@@ -649,7 +649,7 @@ def test_the_cache_directory_of_the_service_comes_first(
     monkeypatch.setattr(place, "_SYSTEM_CACHE", str(cache))
     monkeypatch.setattr(building, "_spawn", no_child)
     with started(Csv(csv_table, index="disk")) as resolver:
-        assert resolver._table.on_disk
+        assert resolver._table._index is not None
 
 
 def test_the_order_of_many_records_is_that_of_their_bytes(

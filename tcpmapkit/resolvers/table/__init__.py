@@ -56,11 +56,6 @@ class Table:
     _identity: Identity | None = None
     _index: Index | None = None
 
-    @property
-    def on_disk(self) -> bool:
-        """Whether it is an index, not a dictionary."""
-        return self._index is not None
-
     def is_current(self) -> bool:
         """Whether the file is the one that was read. One stat(2); a file that is gone is not."""
         return self._reading is not None and is_same(self._reading.path, self._identity)
