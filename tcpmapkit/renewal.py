@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tcpmapkit.built_step import BuiltStep, Place
     from tcpmapkit.config import Document
 
-__all__ = ["Renewal", "fail_without_network", "renew"]
+__all__ = ["Renewal", "fail_without_network", "loss", "renew"]
 
 _FORCE = "`tcpmapkit reload --force` takes it as it is"
 
@@ -82,14 +82,17 @@ def _shrunk(old: Mapping[Place, BuiltStep], new: Iterable[BuiltStep]) -> list[Co
 
 
 def _loss(old: BuiltStep, new: BuiltStep) -> ConfigError | None:
-    """What is wrong with a table that lost too many rows."""
     files = getattr(new.resolver, "files", ())
-    if old is new or old.rows is None or new.rows is None or files != getattr(old.resolver, "files", ()):
+    if old is new or old.rows is None or files != getattr(old.resolver, "files", ()):
         return None
-    if not has_shrunk(old.rows, new.rows, new.config.max_shrink):
+    return loss(new, old.rows)
+
+
+def loss(new: BuiltStep, had: int) -> ConfigError | None:
+    """What is wrong with a table that `had` so many rows, if it lost too many of them."""
+    if new.rows is None or not has_shrunk(had, new.rows, new.config.max_shrink):
         return None
-    text = f"the table has {new.rows} rows now and had {old.rows}"
-    return ConfigError(text, path=new.config.path, hint=_FORCE)
+    return ConfigError(f"the table has {new.rows} rows now and had {had}", path=new.config.path, hint=_FORCE)
 
 
 # Tables alone
@@ -130,12 +133,12 @@ async def _load(old: BuiltStep, force: bool, fresh: dict[Place, BuiltStep]) -> C
         await new.start()
     except ConfigError as error:
         return error
-    loss = None if force else _loss(old, new)
-    if loss is None:
+    error_of_rows = None if force else _loss(old, new)
+    if error_of_rows is None:
         fresh[old.place] = new
     else:
         await new.stop()
-    return loss
+    return error_of_rows
 
 
 async def _built(

@@ -120,25 +120,34 @@ async def controlled(serving: Serving) -> AsyncIterator[None]:
 
 @contextlib.contextmanager
 def reloading(serving: Serving) -> Iterator[None]:
-    """Reload at SIGHUP; one that comes before there is anything to reload does not end the process."""
+    """Reload at SIGHUP; one that comes before there is anything to reload does not end the process. All that
+    come while one reload is under way are one more."""
     loop = asyncio.get_running_loop()
-    under_way: set[asyncio.Task[Any]] = set()
+    under_way: asyncio.Task[None] | None = None
+    wanted = False
 
-    def reload() -> None:
+    async def reload() -> None:
+        nonlocal wanted
+        while wanted and serving.ready:
+            wanted = False
+            await serving.reload()
+
+    def told() -> None:
+        nonlocal wanted, under_way
         if not serving.ready:
             _log.info("SIGHUP: still starting, or stopping already")
             return
-        task = loop.create_task(serving.reload())
-        under_way.add(task)
-        task.add_done_callback(under_way.discard)
+        wanted = True
+        if under_way is None or under_way.done():
+            under_way = loop.create_task(reload())
 
-    loop.add_signal_handler(signal.SIGHUP, reload)
+    loop.add_signal_handler(signal.SIGHUP, told)
     try:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
-        for task in under_way:
-            task.cancel()
+        if under_way is not None:
+            under_way.cancel()
 
 
 def told_to_stop() -> asyncio.Event:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -70,6 +72,11 @@ class Member:
             self._held.popleft()[1].close()
             self._taken += 1
         self._open = int(message["open"])
+
+    def allow_as_many_files(self) -> None:
+        """It may have as many files open as this process, whose limit may have been raised."""
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            resource.prlimit(self.pid, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
 
     def give_back(self) -> list[tuple[Listener, socket.socket]]:
         """The connections that it never had."""

@@ -26,6 +26,7 @@ from tcpmapkit.workers.channel import Channel
 from tcpmapkit.workers.crew import Crew
 from tcpmapkit.workers.forking import fork
 from tcpmapkit.workers.in_force import InForce, worker_count
+from tcpmapkit.workers.known_tables import KnownTables
 from tcpmapkit.workers.mistakes import from_data
 from tcpmapkit.workers.reloading import Reloading
 from tcpmapkit.workers.turns import Turns
@@ -140,6 +141,7 @@ class Parent:
     def _listen_to_workers(self) -> None:
         crew = self._crew
         crew.on["failed"] = self._worker_failed
+        crew.on["tables"] = self._worker_told_of_tables
         crew.on_ready.append(self._worker_came)
         crew.on_gone.append(lambda member: self._end_when_all_went())
         crew.on_failed_start = self._worker_died_early
@@ -176,6 +178,9 @@ class Parent:
             if not self._crew.ready or any(not member.is_late(now) for member in self._crew.ready):
                 self._notifier.alive()
 
+    def _worker_told_of_tables(self, member: Member, message: dict[str, Any]) -> None:
+        self._in_force.tables = KnownTables.from_data(message["tables"])
+
     def _worker_failed(self, member: Member, message: dict[str, Any]) -> None:
         """It says why it cannot serve: `errors` of the configuration, else what is wrong here and now."""
         errors = from_data(message["errors"])
@@ -201,7 +206,7 @@ class Parent:
         if number == signal.SIGCHLD:
             self._crew.reap()
         elif number == signal.SIGHUP:
-            if self._serving and not self._stopping:
+            if self._serving and not self._stopping and not self._reloading.one_waits:
                 self._reloading.reload(force=False, done=lambda answer: None)
         elif self._stopping:
             self._crew.end()

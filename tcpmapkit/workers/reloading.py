@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import resource
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -14,8 +12,10 @@ import attrs
 from tcpmapkit.config import read_document
 from tcpmapkit.errors import ConfigError, ConfigErrors
 from tcpmapkit.listener import Listener, those_there
+from tcpmapkit.log import change_log
 from tcpmapkit.process import StartError, limit_connections
 from tcpmapkit.site import build_site, located
+from tcpmapkit.workers.known_tables import KnownTables
 
 if TYPE_CHECKING:
     from tcpmapkit.config import Config, Document
@@ -116,6 +116,11 @@ class Reloading:
         self._queue.append((force, done))
         self._next()
 
+    @property
+    def one_waits(self) -> bool:
+        """Whether a reload is asked for that has not read the file yet: it will find what it says then."""
+        return bool(self._queue)
+
     def _next(self) -> None:
         if self._attempt is None and self._queue:
             force, done = self._queue.popleft()
@@ -147,7 +152,7 @@ class Reloading:
         done(
             {
                 "ok": not errors,
-                "file": str(self._in_force.document.path),
+                "file": str(self._in_force.document.path.absolute()),
                 "errors": [*errors],
                 "warnings": [*warnings],
                 "changed": [*changed],
@@ -236,6 +241,9 @@ class Reloading:
         attempt.taking = True
         now = self._in_force
         now.document, now.config = attempt.document, attempt.config
+        if attempt.force:
+            now.tables = KnownTables()  # for those that start now; the others tell of what they take
+        change_log(now.config.log.level, now.config.log.log_keys)
         for listener, config in zip(attempt.listeners, attempt.config.listeners, strict=True):
             listener.take(config)
         self._admission.limit = attempt.limit
@@ -243,7 +251,7 @@ class Reloading:
         for member in list(self._crew.members):
             if member.ready and not member.leaving:
                 attempt.waiting.add(member.pid)
-                _allow_as_many_files(member.pid)
+                member.allow_as_many_files()
                 self._crew.tell(member, {"take": self._version})
             elif not member.leaving:
                 self._crew.renew(member)
@@ -281,9 +289,3 @@ class Reloading:
             self._done_when_all_took(attempt)
         else:
             self._give_up(attempt, [f"{member.name} has ended while it loaded the new configuration"])
-
-
-def _allow_as_many_files(pid: int) -> None:
-    """A worker may have as many files open as its parent, whose limit may have been raised."""
-    with contextlib.suppress(AttributeError, OSError, ValueError):
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))

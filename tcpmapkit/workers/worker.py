@@ -19,6 +19,7 @@ from tcpmapkit.handover import leave
 from tcpmapkit.process import StartError
 from tcpmapkit.workers.admission import ADMIN
 from tcpmapkit.workers.channel import Channel, ChannelError, Message
+from tcpmapkit.workers.known_tables import TablesServed
 from tcpmapkit.workers.mistakes import as_data
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Worker:
         self._channel = channel
         self._serving = serving
         self._begin = begin
+        self.tables = TablesServed(serving)
         self.answer: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]] | None = None
         self.serve_admin: Callable[[socket.socket], Awaitable[None]] | None = None
         self._stopping = asyncio.Event()
@@ -74,7 +76,7 @@ class Worker:
             if not await before(self._stopping, self._begin()):
                 return 0
             self._serving.server.connections.forgotten = self._report_soon
-            self._tell({"ready": True})
+            self._tell({"ready": True, **self.tables.message()})
             await self._stopping.wait()
         except ConfigError as error:
             self._tell({"failed": str(error), "errors": as_data(error)})
@@ -171,7 +173,7 @@ class Worker:
             else:
                 self._serve(message["deal"], connection)
         elif "ping" in message:
-            self._tell({"pong": True})
+            self._tell({"pong": True, **self.tables.news()})
         elif "room" in message:
             made = self._serving.server.connections.make_room()
             self._report()
@@ -186,8 +188,7 @@ class Worker:
             if question is not None and not question.done():
                 question.set_result(message["answers"])
         elif "prepare" in message:
-            work = self._prepare(message["prepare"], message["text"], message["force"])
-            self._preparing = self._do(work)
+            self._preparing = self._do(self._prepare(message["prepare"], message["text"], message["force"]))
         elif "take" in message:
             self._taking = True
             self._do(self._take(message["take"]))
@@ -264,7 +265,8 @@ class Worker:
                 connection.close()
         self._report()
         warnings = [str(warning) for warning in reloaded.warnings]
-        self._tell({"took": attempt, "warnings": warnings, "changed": sorted(reloaded.changed)})
+        took = {"took": attempt, "warnings": warnings, "changed": sorted(reloaded.changed)}
+        self._tell({**took, **self.tables.message()})
 
     async def _discard(self, preparing: asyncio.Task[None] | None) -> None:
         self._serving.reloads.bad += 1
@@ -289,11 +291,10 @@ class Worker:
         """The answers of every worker that serves, this one included; a reload is done by the parent, and
         has one."""
         number = next(self._numbers)
-        question = asyncio.get_running_loop().create_future()
+        question: asyncio.Future[list[dict[str, Any]]] = asyncio.get_running_loop().create_future()
         self._questions[number] = question
         self._tell({"ask": request, "id": number})
         try:
-            answers: list[dict[str, Any]] = await question
-            return answers
+            return await question
         finally:
             self._questions.pop(number, None)
