@@ -21,6 +21,9 @@ IDLE_ENOUGH: Final = 10.0
 #: How many idle connections are picked out at once, so that a rush costs no search of all for each.
 _PICKED: Final = 256
 
+#: How many connections over the limit are closed in one turn of the loop.
+_CLOSED: Final = 64
+
 #: Seconds for connections that were dropped at the end of the grace to be gone.
 _LAST_TURNS: Final = 1.0
 
@@ -61,10 +64,19 @@ class Connections:
 
     # Room.
 
-    @property
-    def full(self) -> bool:
-        """Whether there is no room and none can be made."""
-        return len(self._open) >= self.limit and self._longest_idle() is None
+    def full(self) -> int:
+        """How many there are when there is no room and none can be made; else 0."""
+        if len(self._open) > self.limit:
+            self.shrink()
+        over = len(self._open) - self.limit
+        return len(self._open) if over > 0 or (over == 0 and self._longest_idle() is None) else 0
+
+    def shrink(self) -> None:
+        """Come down to a limit that was lowered, as far as there are connections that are idle enough."""
+        for _ in range(_CLOSED):
+            if len(self._open) <= self.limit or not self.make_room():
+                return
+        asyncio.get_running_loop().call_soon(self.shrink)
 
     def make_room(self) -> bool:
         """Close the connection that has been idle longest; whether there is one that is idle enough."""
@@ -104,6 +116,7 @@ class Connections:
     def sweep(self) -> None:
         """Close the connections that have been idle for longer than their protocol allows."""
         now = self._clock()
+        self.shrink()
         for connection in list(self._leaving):
             connection.close_idle()
         for connection in list(self._open):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from tcpmapkit.errors import ConfigError
 from tcpmapkit.inherited import inherited_sockets
 from tcpmapkit.process import StartError
 from tcpmapkit.unix_socket import UnixSocket
@@ -80,6 +81,9 @@ class Listener:
         self._allow = allowed_networks(config)
         self._sockets: list[socket.socket] = []
         self._unix: UnixSocket | None = None
+        self._handed = config  # whose mode, owner and group the unix socket has
+        #: What is not as its configuration says, and needs a restart.
+        self.unapplied: str | None = None
 
     @property
     def config(self) -> ListenerConfig | AdminConfig:
@@ -92,10 +96,31 @@ class Listener:
         return list(self._sockets)
 
     def take(self, config: ListenerConfig) -> None:
-        """Go by another configuration of the same endpoint: who may connect from now on. The owner and the
-        permissions of a unix socket stay as they were."""
+        """Go by another configuration of the same endpoint: who may connect from now on. Where mode, owner
+        and group of a unix socket cannot be changed any more, `unapplied` says so."""
         self._config = config
         self._allow = allowed_networks(config)
+        if self._unix is None or not self._unix.is_there:
+            return
+        try:
+            self._unix.hand_over(self._handed, config)
+        except (StartError, ConfigError) as error:
+            self.unapplied = f"mode, owner and group stay as they were: {error}: restart for them to be taken"
+        else:
+            self._handed, self.unapplied = config, None
+
+    def bound_anew(self, config: ListenerConfig) -> Listener | None:
+        """Another for the same endpoint, bound, if the file of this one's unix socket is gone or another's;
+        None where it is there, or where it cannot be bound again, which `unapplied` says then."""
+        if self._unix is None or self._unix.is_there:
+            return None
+        anew = Listener(config, self.refused)
+        try:
+            anew.bind()
+        except (StartError, ConfigError) as error:
+            self.unapplied = f"the socket's file is gone: {error}: restart for it to be bound again"
+            return None
+        return anew
 
     @property
     def addresses(self) -> list[Address]:

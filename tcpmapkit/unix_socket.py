@@ -47,12 +47,15 @@ _log = logging.getLogger(__name__)
 
 @attrs.frozen(eq=False)
 class UnixSocket:
-    """A socket that listens, and the file that leads to it: its path, device and inode."""
+    """A socket that listens, and the file that leads to it: its path, device and inode, and the owner and
+    the group that it had when it was made."""
 
     listening: socket.socket
     path: Path
     device: int
     inode: int
+    uid: int
+    gid: int
 
     @classmethod
     def bind(cls, config: ListenerConfig | AdminConfig, backlog: int) -> UnixSocket:
@@ -79,12 +82,43 @@ class UnixSocket:
             listening.setblocking(False)
             listening.bind(str(path))
             status = path.lstat()
-            bound = cls(listening, path, status.st_dev, status.st_ino)
+            bound = cls(listening, path, status.st_dev, status.st_ino, status.st_uid, status.st_gid)
             undo.callback(bound.remove)
             _hand_over(path, config, uid, gid)
             listening.listen(backlog)  # before this nobody is let in, whatever the umask made of the mode
             undo.pop_all()
             return bound
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file still leads to this socket."""
+        try:
+            status = self.path.lstat()
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == (self.device, self.inode)
+
+    def hand_over(self, before: ListenerConfig | AdminConfig, config: ListenerConfig | AdminConfig) -> None:
+        """Change the mode, the owner and the group where `config` says something else than `before`.
+
+        Raises as `bind`; nothing has changed then.
+        """
+        uid, gid = find_owner(config.owner, config.group, config.path)
+        uid = -1 if config.owner == before.owner else self.uid if config.owner is None else uid
+        gid = -1 if config.group == before.group else self.gid if config.group is None else gid
+        if (config.mode, uid, gid) == (before.mode, -1, -1):
+            return
+        try:
+            mode = stat.S_IMODE(self.path.lstat().st_mode)
+            try:
+                _hand_over(self.path, config, uid, gid)
+            except BaseException:
+                with contextlib.suppress(OSError, NotImplementedError):
+                    self.path.chmod(mode, follow_symlinks=False)
+                raise
+        except (OSError, _Refused) as error:
+            reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            raise StartError(reason) from None
 
     def close(self) -> None:
         """Listen no more and remove the file, unless it is another's by now.
@@ -99,8 +133,7 @@ class UnixSocket:
         """Remove the file if it still leads to this socket. What goes wrong is logged: after privileges
         were dropped the directory may not be ours to write, and the next start removes what is left."""
         try:
-            status = self.path.lstat()
-            if (status.st_dev, status.st_ino) == (self.device, self.inode):
+            if self.is_there:
                 self.path.unlink()
         except OSError as error:
             _log.debug("unix:%s: the socket is not removed: %s", self.path, error.strerror)

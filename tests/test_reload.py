@@ -243,6 +243,24 @@ async def test_listeners_come_and_go_and_those_that_stay_are_not_touched(site: S
         assert not (site.directory / "socketmap").exists()
 
 
+async def test_a_limit_on_connections_that_is_lowered_is_taken(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcpmapkit.connections.IDLE_ENOUGH", 0.0)
+    site.say("[server]\nmax_connections = 50\n", LISTENER, ALIASES)
+    async with site, contextlib.AsyncExitStack() as clients:
+        for _ in range(50):
+            ask = await clients.enter_async_context(site.client())
+            assert await ask("a@example.org") == b"200 one@example.org\n"
+        site.say("[server]\nmax_connections = 10\n", LISTENER, ALIASES)
+        assert (await site.serving.reload()).ok
+        assert len(site.serving.server.connections) == 10
+        for _ in range(3):
+            ask = await clients.enter_async_context(site.client())
+            assert await ask("a@example.org") == b"200 one@example.org\n"
+        assert len(site.serving.server.connections) == 10
+
+
 async def test_a_listener_serves_another_map_over_the_connections_that_it_has(site: Site) -> None:
     other = '[maps.other]\nresolvers = [{ type = "static", value = "x" }]\n'
     site.say(LISTENER, ALIASES, other)

@@ -359,6 +359,49 @@ async def test_a_client_that_reconnects_at_no_cost_makes_room_before_one_that_is
         await server.stop()
 
 
+async def test_a_limit_that_is_lowered_closes_the_longest_idle_ones_at_once_and_those_that_become_idle_later(
+    map: HeldMap, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcpmapkit.accepting.PAUSE", 0.0)
+    monkeypatch.setattr("tcpmapkit.connections._CLOSED", 3)  # in one turn
+
+    def lower(server: Server, limit: int) -> None:
+        listeners = [(one.config, [map]) for one in server.listeners]
+        server.take(server.prepare(ServerConfig(max_connections=limit), listeners))  # type: ignore[arg-type]
+
+    async with serving(map, clock=clock) as server:
+        clients = [await asyncio.open_connection(*server.addresses[0][0]) for _ in range(20)]
+        for client in clients:
+            assert await ask(client) == b"200 v\n"
+        clock.now += 20
+        for client in clients[:5]:
+            assert await ask(client) == b"200 v\n"
+        lower(server, 10)
+        await until(lambda: len(server.connections) == 10)
+        await until(lambda: server.counters[0].connections_open == 10)
+        lower(server, 4)
+        await until(lambda: len(server.connections) == 5)  # which are not idle
+        async with connected(server) as late:
+            late[1].write(b"get k\n")
+            await until(lambda: not server.accepting)
+            assert len(server.connections) == 5
+            clock.now += 10
+            assert await late[0].readline() == b"200 v\n"
+            assert len(server.connections) == 4
+        for _, writer in clients:
+            writer.close()
+
+
+async def test_a_server_that_is_given_its_connections_takes_another_limit(
+    map: HeldMap, clock: FakeClock
+) -> None:
+    listener = ListenerConfig("tcp_table", Endpoint("inet", "127.0.0.1", 0), map.name)
+    server = Server(ServerConfig(max_connections=2), [(listener, [map])], clock=clock, accepts=False)  # type: ignore[list-item]
+    for limit in (50, 1):
+        server.take(server.prepare(ServerConfig(max_connections=limit), [(listener, [map])]))  # type: ignore[list-item]
+        assert server.max_connections == limit
+
+
 async def test_a_connection_with_a_lookup_in_flight_makes_no_room(map: HeldMap, clock: FakeClock) -> None:
     async with (
         serving(map, clock=clock, max_connections=2) as server,

@@ -152,6 +152,77 @@ def refuses(path: Path) -> int:
 # Serving.
 
 
+def change(server: Server, *configs: ListenerConfig) -> None:
+    """Have it take another configuration of its listeners."""
+    served = HeldMap(k=Found("v"))
+    server.take(server.prepare(ServerConfig(), [(config, [served]) for config in configs]))  # type: ignore[misc]
+
+
+async def test_another_mode_owner_and_group_are_taken(path: Path) -> None:
+    async with serving(config_of(path, mode=0o600)) as server:
+        path.chmod(0o640)  # by hand: stays while nothing else is said
+        change(server, config_of(path, mode=0o600))
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        change(server, config_of(path, mode=0o666))
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+        if os.geteuid() == 0:
+            change(server, config_of(path, mode=0o660, owner="nobody", group=str(NOBODY.pw_gid)))
+            assert (path.stat().st_uid, path.stat().st_gid) == (NOBODY.pw_uid, NOBODY.pw_gid)
+            change(server, config_of(path, mode=0o660, group=str(NOBODY.pw_gid)))
+            assert (path.stat().st_uid, path.stat().st_gid) == (0, NOBODY.pw_gid)
+        assert server.listeners[0].unapplied is None
+        assert await ask(server) == ANSWER
+
+
+@pytest.mark.parametrize("options", [{"group": "daemon"}, {"owner": "daemon"}, {"group": "no-such-group"}])
+async def test_what_cannot_be_taken_of_mode_owner_and_group_is_told(
+    directory: Path, path: Path, options: dict[str, str]
+) -> None:
+    give_to_nobody(directory)
+    with without_root():
+        async with serving(config_of(path, mode=0o600)) as server:
+            for _ in range(2):
+                change(server, config_of(path, mode=0o666, **options))
+                told = server.listeners[0].unapplied
+                assert told is not None
+                assert told.startswith("mode, owner and group stay as they were: ")
+                assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            change(server, config_of(path, mode=0o600))
+            assert server.listeners[0].unapplied is None
+
+
+@pytest.mark.parametrize("other", [False, True])
+async def test_a_socket_whose_file_is_gone_is_bound_again(path: Path, other: bool) -> None:
+    async with serving(config_of(path)) as server:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(ASKED)
+        assert await reader.readexactly(len(ANSWER)) == ANSWER
+        path.unlink()
+        if other:
+            leave_stale(path)
+        change(server, config_of(path))
+        assert await ask(server) == ANSWER
+        writer.write(ASKED)  # who was connected stays
+        assert await reader.readexactly(len(ANSWER)) == ANSWER
+        assert server.counters[0].connections == 2
+        writer.close()
+    assert not path.exists()
+
+
+async def test_a_socket_that_cannot_be_bound_again_is_told_and_nothing_else_is_refused(path: Path) -> None:
+    async with serving(config_of(path)) as server:
+        path.unlink()
+        path.write_text("mine")
+        change(server, config_of(path))
+        told = server.listeners[0].unapplied
+        assert told is not None
+        assert "what is there is not a socket" in told
+        path.unlink()
+        change(server, config_of(path))
+        assert server.listeners[0].unapplied is None
+        assert await ask(server) == ANSWER
+
+
 async def test_a_unix_listener_serves_and_its_file_goes_with_it(path: Path) -> None:
     async with serving(config_of(path)) as server:
         assert server.addresses == [[(str(path),)]]

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -229,6 +230,28 @@ async def test_listeners_come_and_go_without_a_word_to_the_clients_of_the_others
             with connect(place / "other") as client:
                 assert ask(client) == b"6:OK two,"
         assert (clients.refused, clients.wrong, clients.reconnects) == (0, {}, {})
+
+
+@only_asyncio
+async def test_another_mode_is_taken_and_a_socket_whose_file_is_gone_is_bound_again(tmp_path: Path) -> None:
+    open_to_all = SOCKETMAP.format(name="one") + 'mode = "0666"\n'
+    with running_workers(
+        tmp_path, HEAD + TCP_TABLE + SOCKETMAP.format(name="one") + static("one")
+    ) as workers:
+        path = workers.server.configuration.parent / "one"
+        assert await reload(workers, HEAD + TCP_TABLE + open_to_all + static("one"))
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+        path.unlink()
+        path.touch()
+        assert await reload(workers, HEAD + TCP_TABLE + open_to_all + static("two"))
+        assert "the socket's file is gone: cannot listen on" in workers.server.log()
+        path.unlink()
+        assert await reload(workers, HEAD + TCP_TABLE + open_to_all + static("three"))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(str(path))
+            client.send(b"12:aliases user,")
+            assert client.recv(100) == b"8:OK three,"
 
 
 @only_asyncio

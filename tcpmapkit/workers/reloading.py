@@ -182,6 +182,9 @@ class Reloading:
                 if there is None:
                     added.append(Listener(one))
                     added[-1].bind()
+                elif (anew := there.bound_anew(one)) is not None:
+                    added.append(anew)
+                    there = None
                 listeners.append(there or added[-1])
         except BaseException as error:
             for new in added:
@@ -246,6 +249,8 @@ class Reloading:
         change_log(now.config.log.level, now.config.log.log_keys)
         for listener, config in zip(attempt.listeners, attempt.config.listeners, strict=True):
             listener.take(config)
+            if listener.unapplied is not None:
+                attempt.warnings[f"{config.endpoint}: {listener.unapplied}"] = None
         self._admission.limit = attempt.limit
         self._admission.replace(attempt.listeners)
         for member in list(self._crew.members):
