@@ -1,4 +1,7 @@
-"""Several workers, as real processes: killed, stuck, told to stop, full, and unable to start."""
+"""Several workers, as real processes: killed, stuck, told to stop, full, and unable to start.
+
+For a minute, as before a release: ``TCPMAPKIT_TESTS_KILLS=60 ./dev test tests/test_workers.py``.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from tests.running_workers import PATIENCE, answer, asking, running_workers
 only_asyncio = pytest.mark.asyncio(loop_factories=["asyncio"])  # of the clients: the server has its own
 
 KILLS = int(os.environ.get("TCPMAPKIT_TESTS_KILLS", "6"))
-"""How often a worker is killed; 60, a second apart, is the minute that has been promised."""
+"""How often a worker is killed; 60 are a second apart."""
 
 SERVED = """
 [server]

@@ -1,4 +1,7 @@
-"""Another configuration for several workers, as real processes: all take it or none, and nobody notices."""
+"""Another configuration for several workers, as real processes: all take it or none, and nobody notices.
+
+For many, as before a release: ``TCPMAPKIT_TESTS_RELOADS=200 ./dev test tests/test_workers_reload.py``.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from tests.running_workers import PATIENCE, Workers, answer, asking, running_wor
 only_asyncio = pytest.mark.asyncio(loop_factories=["asyncio"])  # of the clients: the server has its own
 
 RELOADS = int(os.environ.get("TCPMAPKIT_TESTS_RELOADS", "12"))
-"""How many reloads there are under load, good and bad in turn; 200 is what has been promised."""
+"""How many reloads there are under load, good and bad in turn."""
 
 HEAD = """
 [server]
