@@ -18,6 +18,7 @@ from tcpmapkit.site import Site, build_site, located
 from tcpmapkit.site_tests import run_site_tests
 
 if TYPE_CHECKING:
+    from tcpmapkit.at_rest import AtRest
     from tcpmapkit.built_step import BuiltStep, Place
     from tcpmapkit.config import Document
 
@@ -29,26 +30,31 @@ _FORCE = "`tcpmapkit reload --force` takes it as it is"
 @attrs.frozen(eq=False)
 class Renewal:
     """A site that can be served instead. `changed` names its maps that are not those of the one before;
-    `warnings` say what could not be tested; `held` are the tables that keep their old contents, and why."""
+    `warnings` say what could not be tested; `held` are the tables that keep their old contents, and why,
+    `unrested` those that do since their files are not at rest."""
 
     site: Site
     changed: frozenset[str] = frozenset()
     warnings: tuple[ConfigError, ...] = ()
     held: Mapping[Place, ConfigError] = attrs.field(factory=dict)
+    unrested: Set[Place] = frozenset()
 
 
-async def renew(site: Site, document: Document | None = None, *, force: bool = False) -> Renewal:
+async def renew(
+    site: Site, document: Document | None = None, *, force: bool = False, at_rest: AtRest | None = None
+) -> Renewal:
     """A site made of `document`, or the one there is with the tables whose files have changed.
 
     A document is taken whole or not at all: raises `ConfigErrors`, located, for every mistake, a table
     that does not load or lost too many rows, a test that gives a wrong answer. Tables are taken one by one:
-    what is wrong with one is in `Renewal.held`. `force` takes tables whatever they lost. What a renewal
+    what is wrong with one is in `Renewal.held`. `force` takes tables whatever they lost; `at_rest`: none but
+    those of these resolvers, and not those either whose files change while they are loaded. What a renewal
     began is stopped again when it fails, and by the caller when it is not taken.
     """
     alone = {one.place: one for one in site.maps.steps if one.alone}
     stale = await asyncio.to_thread(lambda: [one for one in site.maps.steps if not one.is_current()])
     if document is None:
-        return await _with_tables(site, alone, stale, force)
+        return await _with_tables(site, alone, stale, force, at_rest)
     kept = {place: one for place, one in alone.items() if one not in stale}
     new = await asyncio.to_thread(_build, site, document, kept)
     try:
@@ -99,9 +105,17 @@ def loss(new: BuiltStep, had: int) -> ConfigError | None:
 
 
 async def _with_tables(
-    site: Site, alone: Mapping[Place, BuiltStep], stale: list[BuiltStep], force: bool
+    site: Site,
+    alone: Mapping[Place, BuiltStep],
+    stale: list[BuiltStep],
+    force: bool,
+    at_rest: AtRest | None,
 ) -> Renewal:
     fresh: dict[Place, BuiltStep] = {}
+    unrested: set[Place] = set()
+    if at_rest is not None:
+        unrested = {one.place for one in stale if one.resolver not in at_rest}
+        stale = [one for one in stale if one.place not in unrested]
     held: dict[Place, ConfigError] = {}
     # A group with files of its own is made anew with any other site.
     groups = {one.place for one in stale if not one.alone}
@@ -109,17 +123,23 @@ async def _with_tables(
     try:
         loaded = await asyncio.gather(*(_load(one, force, fresh) for one in single))
         held |= {one.place: error for one, error in zip(single, loaded, strict=True) if error is not None}
+        if at_rest is not None:
+            still = await asyncio.to_thread(lambda: [at_rest.still(one.resolver) for one in single])
+            changing = {one.place for one, same in zip(single, still, strict=True) if not same}
+            unrested |= changing
+            held = {place: error for place, error in held.items() if place not in changing}
+            await asyncio.gather(*(fresh.pop(place).stop() for place in changing & fresh.keys()))
         while fresh or groups:
             new, blamed = await _built(site, {**alone, **fresh}, fresh.keys() | groups)
             if not blamed:
-                return Renewal(new, _changed(site, new), held=_all_located(site, held))
+                return Renewal(new, _changed(site, new), held=_all_located(site, held), unrested=unrested)
             await asyncio.gather(*(fresh.pop(place).stop() for place in blamed.keys() & fresh.keys()))
             groups -= blamed.keys()
             held |= blamed
     except BaseException:
         await asyncio.gather(*(one.stop() for one in fresh.values()))
         raise
-    return Renewal(site, held=_all_located(site, held))
+    return Renewal(site, held=_all_located(site, held), unrested=unrested)
 
 
 def _all_located(site: Site, held: Mapping[Place, ConfigError]) -> dict[Place, ConfigError]:

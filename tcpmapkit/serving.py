@@ -26,6 +26,7 @@ from tcpmapkit.watching import TableWatch
 if TYPE_CHECKING:
     import socket
 
+    from tcpmapkit.at_rest import AtRest
     from tcpmapkit.built_maps import BuiltMaps
     from tcpmapkit.config import Document
     from tcpmapkit.site import Site
@@ -262,18 +263,20 @@ class Serving:
         self._hold(renewal.held)
         return renewal.changed
 
-    async def _tables_changed(self, final: bool) -> bool:
+    async def _tables_changed(self, final: bool, at_rest: AtRest) -> bool:
         """What `TableWatch` calls."""
-        renewal = await self._renew_tables()
-        well = not self._tables.is_news(renewal.held)
+        renewal = await self._renew_tables(at_rest=at_rest)
+        kept = {place: why for place, why in self.held.items() if place in renewal.unrested}
+        held = {**kept, **renewal.held}
+        well = not self._tables.is_news(held)
         if well or final:
-            self._hold(renewal.held)
+            self._hold(held)
         return well
 
-    async def _renew_tables(self, force: bool = False) -> Renewal:
+    async def _renew_tables(self, force: bool = False, at_rest: AtRest | None = None) -> Renewal:
         async with self._one_at_a_time:
             with self._may_be_given_up():
-                renewal = await renew(self.site, force=force)
+                renewal = await renew(self.site, force=force, at_rest=at_rest)
             if renewal.site is not self.site:
                 self._swap(await self._with_listeners(renewal))
         if renewal.changed:

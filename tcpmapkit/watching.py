@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import attrs
 
+from tcpmapkit.at_rest import QUIET, AtRest, States, Watched, has_files
 from tcpmapkit.file_events import FileEvents
 from tcpmapkit.threads import SmallPool, TooBusy
 from tcpmapkit.watched_files import State, directories_of, is_told_of, network_devices, state_of
@@ -30,21 +31,16 @@ _log = logging.getLogger(__name__)
 _TOLD: Final = 30.0
 _NOT_TOLD: Final = 2.0
 
-#: Seconds for which a file must have been left alone; for which one that is not there is waited for, since
-#: who replaces it may be between removing the old one and naming the new one; and the most for either.
-_QUIET: Final = 0.2
-_MISSING: Final = 1.0
-_MOST_WAIT: Final = 5.0
+#: Seconds between two looks at a file that changes without end, and after how many that is told.
+_SLOWLY: Final = 1.0
+_LONG: Final = 15.0
 
-#: Seconds until a table that could not be loaded is tried again though its file has not changed: what it
-#: lacked may have been room on the disk. Doubled each time.
-_AGAIN: Final = 30.0
-_MOST_AGAIN: Final = 600.0
+#: Seconds until the system is asked again to tell of changes.
+_TELL_AGAIN: Final = 600.0
 
 #: Seconds that the system may take to say what the files are.
 _PATIENCE: Final = 10.0
 
-_States = tuple[State, ...]
 _T = TypeVar("_T")
 
 
@@ -60,48 +56,16 @@ class Events(Protocol):
 OpenEvents = Callable[[Mapping[str, frozenset[str]], Callable[[], object]], Awaitable[Events]]
 
 
-@attrs.define(eq=False)
-class _Watched:
-    """A resolver, its files as it named them last; when they are not the ones that were read: what they were
-    at the last attempt to load them, when another is due, and after how long the one after that."""
-
-    resolver: Any
-    named: tuple[Path, ...] = ()
-    complained: bool = False
-    tried: _States | None = None
-    due: float = 0.0
-    pause: float = _AGAIN
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        try:
-            self.named = tuple(map(Path, self.resolver.files))
-        except Exception:  # somebody else's plugin
-            if not self.complained:
-                self.complained = True
-                _log.exception("%s does not say which its files are", type(self.resolver).__name__)
-        return self.named
-
-    def states(self) -> _States:
-        """What its files are now; blocks."""
-        return tuple(map(state_of, self.files))
-
-    def failed(self, tried: _States, now: float) -> None:
-        """It could not be loaded from files that were so."""
-        self.pause = _AGAIN if self.tried != tried else min(2 * self.pause, _MOST_AGAIN)
-        self.tried = tried
-        self.due = now + self.pause
-
-
 @attrs.frozen
 class _Seen:
-    """What was found: what the files are of each resolver that is not current; the directories to be told
-    of, by device and inode too; whether all of them can be told of."""
+    """What was found: what the files are of each resolver, and whether it is current; the directories to be
+    told of, by device and inode too; whether all of them can be told of; the devices of the network."""
 
-    changed: tuple[tuple[_Watched, _States], ...]
+    states: tuple[tuple[Watched, States, bool], ...]
     directories: Mapping[str, frozenset[str]]
     armed: Mapping[str, tuple[State, frozenset[str]]]
     all_told: bool
+    network: frozenset[int]
 
 
 async def _wait(event: asyncio.Event, seconds: float | None) -> None:
@@ -113,10 +77,10 @@ async def _wait(event: asyncio.Event, seconds: float | None) -> None:
 class TableWatch:
     """Has `reload` called, never twice at once, when files of resolvers have changed and come to rest.
 
-    `reload(final)` loads what is not current, and answers whether everything is well. Where it is not, it is
-    called once more, a second later: `final` is false the first time, when there is no need yet to complain
-    of a file that somebody may be in the middle of replacing. `update(resolvers)` says whose files they are;
-    those count that have `files` and `is_current()`.
+    `reload(final, at_rest)` loads what is not current and is among those `at_rest`, and answers whether
+    everything is well. Where it is not, it is called once more, a second later: `final` is false the first
+    time, when there is no need yet to complain of a file that somebody may be in the middle of replacing.
+    `update(resolvers)` says whose files they are; those count that have `files` and `is_current()`.
 
     `clock` gives seconds, `sleep` waits for so many, `wait` for an event or so many; `open_events` makes what
     tells of changes.
@@ -124,7 +88,7 @@ class TableWatch:
 
     def __init__(
         self,
-        reload: Callable[[bool], Awaitable[bool]],
+        reload: Callable[[bool, AtRest], Awaitable[bool]],
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -136,7 +100,7 @@ class TableWatch:
         self._sleep = sleep
         self._wait = wait
         self._open_events = open_events
-        self._watched: tuple[_Watched, ...] = ()
+        self._watched: tuple[Watched, ...] = ()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._threads = SmallPool("table-files", 1)
@@ -149,9 +113,9 @@ class TableWatch:
         """Watch the files of these resolvers from now on, and of no others."""
         before = {id(one.resolver): one for one in self._watched}
         self._watched = tuple(
-            before.get(id(one)) or _Watched(one)
+            before.get(id(one)) or Watched(one)
             for one in resolvers
-            if hasattr(one, "is_current") and _has_files(one)
+            if hasattr(one, "is_current") and has_files(one)
         )
         self._wake.set()
 
@@ -189,36 +153,46 @@ class TableWatch:
             return _NOT_TOLD
         if await self._arm(seen):
             seen = await self._see() or seen  # what changed before that was not told
-        if any(one.tried != states or self._clock() >= one.due for one, states in seen.changed):
-            await self._load([one for one, _ in seen.changed])
+        for one, states, current in seen.states:
+            if current:
+                one.is_current(states)
+            else:
+                one.has_changed(states, self._clock())
+        now = self._clock()
+        changed = [one for one, _, current in seen.states if not current]
+        due = [one for one in changed if one.is_due(now)]
+        whole = [one for one in due if one.is_at_rest(now, seen.network)]
+        if whole:
+            await self._load(whole)
             return 0  # one may have changed meanwhile
-        return _TOLD if seen.all_told and self._events is not None and not seen.changed else _NOT_TOLD
+        if due:
+            await self._sleep(min(map(self._wait_for, due)))
+            return 0
+        if changed:
+            return min(_NOT_TOLD, *(one.due - now for one in changed))
+        return _TOLD if seen.all_told and self._events is not None else _NOT_TOLD
 
-    async def _load(self, changed: Iterable[_Watched]) -> None:
-        tried = await self._at_rest(changed)
+    def _wait_for(self, one: Watched) -> float:
+        """The seconds until the next look at what is not at rest. That it takes long is said once."""
+        now = self._clock()
+        long = now - (now if one.began is None else one.began)
+        if long < _LONG:
+            return QUIET
+        if not one.said:
+            one.said = True
+            names = ", ".join(map(str, one.named))
+            _log.warning("%s: still being written after %d s; the table of before serves on", names, long)
+        return _SLOWLY
+
+    async def _load(self, whole: list[Watched]) -> None:
+        final = any(one.wrong for one in whole)
         try:
-            if not await self._reload(False):
-                await self._sleep(_MISSING)
-                tried = await self._at_rest(changed)
-                await self._reload(True)
+            well = await self._reload(final, AtRest(whole))
         except Exception:
             _log.exception("table files could not be loaded")
-        for one, states in tried:
-            one.failed(states, self._clock())  # or else another has its place by now
-
-    async def _at_rest(self, changed: Iterable[_Watched]) -> list[tuple[_Watched, _States]]:
-        """Wait until the files have been left alone for a moment; what they are then."""
-        watched = tuple(changed)
-        began = self._clock()
-        before = await self._in_thread(_states_of, watched)
-        while True:
-            await self._sleep(_QUIET)
-            now = await self._in_thread(_states_of, watched)
-            waited = self._clock() - began
-            missing = any(len(state) == 1 for states in now or () for state in states)
-            if waited >= _MOST_WAIT or (now == before and (not missing or waited >= _MISSING)):
-                return [] if now is None else list(zip(watched, now, strict=True))
-            before = now
+            well = False
+        for one in whole:
+            one.is_loaded(well, self._clock())
 
     async def _see(self) -> _Seen | None:
         return await self._in_thread(_see, self._watched)
@@ -242,7 +216,7 @@ class TableWatch:
             return False
         self._disarm()
         self._armed = seen.armed
-        self._arm_again = self._clock() + _MOST_AGAIN
+        self._arm_again = self._clock() + _TELL_AGAIN
         if not seen.directories:
             self._complain("")
             return False
@@ -275,26 +249,16 @@ def _tell_why(task: asyncio.Task[None]) -> None:
         _log.critical("table files are not looked after any more", exc_info=task.exception())
 
 
-def _has_files(resolver: Any) -> bool:
-    with suppress(Exception):
-        return hasattr(resolver, "files")
-    return True  # and to name them fails, which is logged by who asks for them
-
-
-def _states_of(watched: tuple[_Watched, ...]) -> list[_States]:
-    return [one.states() for one in watched]
-
-
-def _see(watched: tuple[_Watched, ...]) -> _Seen:
-    changed = []
+def _see(watched: tuple[Watched, ...]) -> _Seen:
+    found = []
     for one in watched:
         try:
-            if not one.resolver.is_current():
-                changed.append((one, one.states()))
+            states = one.states()  # before it is asked, so that they are those of what is current
+            found.append((one, states, bool(one.resolver.is_current())))
         except Exception:
             _log.exception("%s does not say whether its files are current", type(one.resolver).__name__)
     directories = directories_of(file for one in watched for file in one.files)
     network = network_devices()
     told = {name: names for name, names in directories.items() if is_told_of(name, network)}
     armed = {name: (state_of(Path(name))[:2], names) for name, names in told.items()}
-    return _Seen(tuple(changed), told, armed, len(told) == len(directories))
+    return _Seen(tuple(found), told, armed, len(told) == len(directories), network)

@@ -99,6 +99,7 @@ class Served:
 
     async def _wait(self, event: asyncio.Event, seconds: float | None) -> None:
         self.looks += 1
+        self.now += seconds or 0
         with suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), 0.002 if seconds else 0)
 

@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 import pytest
 
+from tcpmapkit.at_rest import AtRest
 from tcpmapkit.file_events import FileEvents
 from tcpmapkit.watched_files import directories_of, is_told_of, network_devices, state_of
 from tcpmapkit.watching import TableWatch
@@ -65,7 +66,9 @@ class World:
         self.tables = [Table(path) for path in paths]
         self.now = 1000.0
         self.meanwhile: list[Callable[[], object]] = []
+        self.while_loading: list[Callable[[], object]] = []
         self.loads: list[tuple[float, bool]] = []
+        self.taken: list[str] = []
         self.opened: list[Mapping[str, frozenset[str]]] = []
         self.events: list[NoEvents] = []
         self.cannot_open: Exception | None = None
@@ -81,15 +84,21 @@ class World:
     def texts(self) -> list[str]:
         return [table.text for table in self.tables]
 
-    async def reload(self, final: bool) -> bool:
+    async def reload(self, final: bool, at_rest: AtRest) -> bool:
         self.loads.append((round(self.now - 1000, 3), final))
         well = True
         for at, table in enumerate(self.tables):
-            if not table.is_current():
+            if not table.is_current() and table in at_rest:
                 try:
-                    self.tables[at] = Table(table.path)
+                    new = Table(table.path)
                 except (OSError, ValueError):
                     well = False
+                    continue
+                if self.while_loading:
+                    self.while_loading.pop(0)()
+                if at_rest.still(table):
+                    self.tables[at] = new
+                    self.taken.append(new.text)
         self.watch.update(self.tables)
         return well
 
@@ -154,11 +163,19 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "table"
 
 
-def put(path: Path, text: str) -> None:
-    """Put another file in its place, as an editor does."""
-    new = path.with_name("table.new")
+def put(path: Path, text: str, dated: bool = True) -> None:
+    """Put another file in its place, as an editor does: one that was written a while ago, or `dated` false
+    just now, in the same tick of the clock."""
+    new = path.with_name(f"{path.name}.new")
     new.write_text(text)
+    if dated:
+        os.utime(new, (1, 1))
+        new.rename(path)
+        return
     new.rename(path)
+    while path.stat().st_mtime_ns != path.stat().st_ctime_ns:
+        path.unlink()
+        path.write_text(text)
 
 
 async def test_a_file_that_has_not_changed_is_asked_for_every_half_a_minute_and_never_loaded(
@@ -189,18 +206,88 @@ async def test_a_file_written_in_place_is_waited_for(path: Path) -> None:
         text = "new" * 1000
         world.meanwhile = [lambda end=end: path.write_text(text[:end]) for end in (1000, 2000, 3000)]
         await world.later(0)
-        assert world.loads == [(0.8, False)]
+        assert world.loads == [(3.6, False)]
         assert world.texts == [text]
 
 
-async def test_a_file_that_is_written_without_end_is_loaded_all_the_same(path: Path) -> None:
+async def test_a_file_that_is_still_being_written_is_not_loaded_and_that_is_said_once(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with watching(path) as world:
-        world.meanwhile = [lambda end=end: path.write_text("x" * end) for end in range(1, 41)]
+        world.meanwhile = [lambda end=end: path.write_text("x" * end) for end in range(1, 201)]
         world.meanwhile[0]()
         await world.later(0)
-        assert [at for at, _ in world.loads] == [5.0]
-        assert world.texts == ["x" * (40 - len(world.meanwhile))]
-        assert world.meanwhile
+        assert world.texts == ["x" * 200]
+        (at,) = [at for at, _ in world.loads]
+        assert at > 100
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: still being written after 15 s; the table of before serves on"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "rest"),
+    [
+        (lambda path: put(path, "new"), 0.2),
+        (lambda path: put(path, "new", dated=False), 1.0),
+        (lambda path: path.write_text("new"), 3.0),
+        (Path.unlink, 1.0),
+    ],
+    ids=["renamed", "under another name, perhaps being written", "in place", "removed"],
+)
+async def test_how_long_a_file_must_be_left_alone_goes_by_how_it_was_changed(
+    path: Path, change: Callable[[Path], object], rest: float
+) -> None:
+    async with watching(path) as world:
+        change(path)
+        await world.later(0)
+        assert world.loads[0] == (rest, False)
+
+
+@pytest.mark.parametrize("first", [lambda path: path.write_text("x"), lambda path: put(path, "x", False)])
+async def test_a_writer_may_pause_for_almost_three_seconds(
+    path: Path, first: Callable[[Path], object]
+) -> None:
+    async with watching(path) as world:
+        first(path)
+        pauses = [lambda: path.write_text("xx"), *[int] * 13, lambda: path.write_text("xxx")]
+        world.meanwhile = list(pauses)
+        await world.later(0)
+        assert world.loads == [(6.0, False)]
+        assert world.texts == ["xxx"]
+
+
+async def test_a_file_on_the_network_that_is_written_in_place_is_left_alone_for_longer(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = path.stat().st_dev
+    monkeypatch.setattr("tcpmapkit.watching.network_devices", lambda: frozenset({device}))
+    async with watching(path) as world:
+        path.write_text("new")
+        await world.later(0)
+        assert world.loads == [(10.0, False)]
+
+
+async def test_a_file_that_is_being_written_does_not_hold_up_another(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("old")
+    other.write_text("old")
+    async with watching(one, other) as world:
+        put(other, "new")
+        world.meanwhile = [lambda end=end: one.write_text("x" * end) for end in range(1, 41)]
+        world.meanwhile[0]()
+        await world.later(0)
+        assert world.loads == [(0.2, False), (11.0, False)]
+        assert world.taken == ["new", "x" * 40]
+
+
+async def test_a_file_that_changes_while_it_is_loaded_is_looked_at_again(path: Path) -> None:
+    async with watching(path) as world:
+        world.while_loading = [lambda: path.write_text("half of it")]
+        put(path, "new")
+        await world.later(0)
+        assert world.loads == [(0.2, False), (3.2, False)]
+        assert world.taken == ["half of it"]
 
 
 async def test_between_the_removing_and_the_renaming_of_an_editor_nothing_is_loaded(path: Path) -> None:
@@ -208,23 +295,27 @@ async def test_between_the_removing_and_the_renaming_of_an_editor_nothing_is_loa
         path.unlink()
         world.meanwhile = [int, int, lambda: put(path, "new")]
         await world.later(0)
-        assert world.loads == [(0.8, False)]
+        ((at, final),) = world.loads
+        assert at >= 0.8
+        assert not final
         assert world.texts == ["new"]
 
 
 async def test_a_file_that_cannot_be_loaded_is_tried_again_before_that_is_final(path: Path) -> None:
     async with watching(path) as world:
-        path.write_text("bad")
-        world.meanwhile = [int, lambda: path.write_text("good")]
-        await world.later(0)
-        assert world.loads == [(0.2, False), (1.4, True)]
+        put(path, "bad")
+        assert await world.later(0) == 1
+        assert await world.later() == 2
+        assert world.loads == [(0.2, False), (1.2, True)]
+        put(path, "good")
+        await world.later()
         assert world.texts == ["good"]
 
 
 async def test_what_stays_wrong_is_looked_at_often_and_tried_seldom_until_it_changes(path: Path) -> None:
     async with watching(path) as world:
         path.write_text("bad")
-        assert await world.later(0) == 2
+        assert await world.later(0) == 1
         for _ in range(14):
             assert await world.later() == 2
         assert len(world.loads) == 2
@@ -243,9 +334,10 @@ async def test_what_stays_wrong_is_looked_at_often_and_tried_seldom_until_it_cha
 async def test_a_file_that_goes_and_comes_back_keeps_its_table_meanwhile(path: Path) -> None:
     async with watching(path) as world:
         path.unlink()
-        assert await world.later(0) == 2
+        assert await world.later(0) == 1
+        assert await world.later() == 2
         assert world.texts == ["old"]
-        assert world.loads == [(1.0, False), (3.0, True)]
+        assert world.loads == [(1.0, False), (2.0, True)]
         path.write_text("new")
         assert await world.later() == 30
         assert world.texts == ["new"]
@@ -277,7 +369,7 @@ async def test_a_reload_that_raises_is_logged_and_does_not_end_the_watching(
         assert world.texts == ["newer"]
 
 
-async def failing(final: bool) -> bool:
+async def failing(*_: object) -> bool:
     raise RuntimeError("a mistake of ours")
 
 
@@ -288,7 +380,7 @@ async def test_a_mistake_in_the_watching_itself_is_logged_and_it_goes_on(
         with monkeypatch.context() as patched:
             patched.setattr(world.watch, "_look", failing)
             await world.later()
-            patched.setattr(world.watch, "_look", lambda: failing(False))
+            patched.setattr(world.watch, "_look", failing)
             assert await world.later() == 30
         assert {record.getMessage() for record in caplog.records} == {
             "looking after table files failed; it goes on"
@@ -423,7 +515,7 @@ class Loaded:
             # What is missing is looked for often; for what is told there is all the time of the test.
             await asyncio.wait_for(event.wait(), 0.05 if seconds == 2 else seconds and PATIENCE)
 
-    async def reload(self, final: bool) -> bool:
+    async def reload(self, final: bool, at_rest: AtRest) -> bool:
         try:
             self.table = Table(self.table.path)
         except OSError:
