@@ -173,7 +173,7 @@ class _Builder:
         )
 
     def _same_as_before(self, name: str) -> Map | None:
-        """The map that was there before, when nothing ofit is another; its groups then serve on with it."""
+        """The map that was there before, when nothing of it is another; its groups then serve on with it."""
         built, before = self.built, self.built.before
         old = before.maps.get(name) if before is not None else None
         if before is None or old is None or built.made_by[name] != before.made_by[name]:

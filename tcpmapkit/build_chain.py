@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tcpmapkit.config import Config, MapConfig, StepConfig
     from tcpmapkit.maps import Map
 
-__all__ = ["OFFLINE", "Assembly", "ChainBuilder", "Group", "Traits"]
+__all__ = ["OFFLINE", "Assembly", "ChainBuilder", "Group"]
 
 #: What a step that was not asked under ``--offline`` answers.
 OFFLINE = TempFail("not asked: offline")

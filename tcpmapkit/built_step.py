@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -60,13 +61,30 @@ class BuiltStep:
     @property
     def rows(self) -> int | None:
         """How many rows its table has; None where there is none."""
-        rows = getattr(self.resolver, "rows", None)
+        rows = self._said("rows", None)
         return rows if isinstance(rows, int) else None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it has loaded."""
+        return tuple(map(Path, self._said("files", ())))
 
     def is_current(self) -> bool:
         """Whether its files are as they were read; so they are where there are none."""
-        is_current = getattr(self.resolver, "is_current", None)
-        return is_current is None or not self.started or bool(is_current())
+        is_current = self._said("is_current", None)
+        try:
+            return is_current is None or not self.started or bool(is_current())
+        except Exception as error:
+            self.context.logger.error("it cannot tell whether its files have changed", exc_info=error)
+            return True
+
+    def _said(self, name: str, otherwise: Any) -> Any:
+        """What the resolver, which may be anybody's, says of itself."""
+        try:
+            return getattr(self.resolver, name, otherwise)
+        except Exception as error:
+            self.context.logger.error("it cannot tell its %s", name, exc_info=error)
+            return otherwise
 
     def again(self) -> BuiltStep:
         """The same once more, with a resolver object that is to be started.

@@ -103,7 +103,7 @@ def tables_of(serving: Serving) -> list[dict[str, Any]]:
     tables = []
     hide = serving.site.document.secrets.hide  # what is from the environment is never shown, be it of a path
     for one in serving.site.maps.steps:
-        files = getattr(one.resolver, "files", ())
+        files = one.files
         if not files:
             continue
         held = serving.held.get(one.place)
@@ -112,9 +112,9 @@ def tables_of(serving: Serving) -> list[dict[str, Any]]:
                 "map": one.place[0],
                 "step": one.place[1],
                 "files": [hide(str(file)) for file in files],
-                "rows": getattr(one.resolver, "rows", None),
+                "rows": one.rows,
                 "loaded_at": getattr(one, "loaded_at", None),
-                "current": bool(one.resolver.is_current()) if hasattr(one.resolver, "is_current") else None,
+                "current": one.is_current(),
                 "held": str(held) if held is not None else None,
             }
         )

@@ -88,8 +88,7 @@ def _shrunk(old: Mapping[Place, BuiltStep], new: Iterable[BuiltStep]) -> list[Co
 
 
 def _loss(old: BuiltStep, new: BuiltStep) -> ConfigError | None:
-    files = getattr(new.resolver, "files", ())
-    if old is new or old.rows is None or files != getattr(old.resolver, "files", ()):
+    if old is new or old.rows is None or old.files != new.files:
         return None
     return loss(new, old.rows)
 

@@ -14,6 +14,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from tcpmapkit.doubts import look_for_doubts
 from tcpmapkit.handover import hand_over, take_back
 from tcpmapkit.inherited import inherited_sockets
 from tcpmapkit.listener import as_bound
@@ -67,7 +68,7 @@ async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> No
             try:
                 serving.server.bind()
                 notifier.status("loading tables")
-                if not await before(stopping, site.start()):
+                if not await before(stopping, _load(site)):
                     return
                 serving.server.drop_privileges()
                 started = True
@@ -95,6 +96,11 @@ async def serve(site: Site, ready: Callable[[list[ListenerConfig]], None]) -> No
                     end.push_async_callback(serving.stop)
                     notifier.stopping()
                     await hand_over(serving.server.connections, notifier)
+
+
+async def _load(site: Site) -> None:
+    await site.start()
+    await look_for_doubts(site)
 
 
 @contextlib.asynccontextmanager

@@ -9,8 +9,6 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from tcpmapkit import systemd
 from tcpmapkit.at_start import AtStart
 from tcpmapkit.config import read_document
@@ -18,8 +16,9 @@ from tcpmapkit.errors import ConfigError, ConfigErrors
 from tcpmapkit.held import HeldTables, Place
 from tcpmapkit.log import change_log
 from tcpmapkit.process import StartError
+from tcpmapkit.reloaded import Prepared, Reloaded, Reloads
 from tcpmapkit.renewal import Renewal, renew
-from tcpmapkit.server import ListenerChange, Server
+from tcpmapkit.server import Server
 from tcpmapkit.systemd import Notifier
 from tcpmapkit.watching import TableWatch
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from tcpmapkit.config import Document
     from tcpmapkit.site import Site
 
-__all__ = ["Prepared", "Reloaded", "Reloads", "Serving"]
+__all__ = ["Serving"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,36 +40,6 @@ _PATIENCE = 1.0
 
 def _shutting_down() -> ConfigErrors:
     return ConfigErrors([ConfigError("the server is shutting down")])
-
-
-@attrs.define
-class Reloads:
-    """How many configurations were taken and refused since the start."""
-
-    good: int = 0
-    bad: int = 0
-
-
-@attrs.frozen(eq=False)
-class Prepared:
-    """Another site with its listeners, which waits to be taken or to be discarded."""
-
-    renewal: Renewal
-    change: ListenerChange
-
-
-@attrs.frozen
-class Reloaded:
-    """What became of a reload: with `errors` nothing has changed. `changed` names the maps that are new."""
-
-    errors: tuple[ConfigError, ...] = ()
-    warnings: tuple[ConfigError, ...] = ()
-    changed: frozenset[str] = frozenset()
-
-    @property
-    def ok(self) -> bool:
-        """Whether it was taken."""
-        return not self.errors
 
 
 class Serving:
@@ -229,7 +198,15 @@ class Serving:
         self._hold({})
         self.reloads.good += 1
         self.loaded_at = time.time()
-        warnings = (*renewal.warnings, *self._at_start.needs_a_restart(self.site.config))
+        warnings = (
+            *renewal.warnings,
+            *self._at_start.needs_a_restart(self.site.config),
+            *(
+                ConfigError(listener.unapplied, path=("listeners", index))
+                for index, listener in enumerate(self.server.listeners)
+                if listener.unapplied is not None
+            ),
+        )
         if self.server.accepts:  # else the parent says it, once for all workers
             for warning in warnings:
                 _log.warning("reload: %s", str(warning).partition("\n")[0])
@@ -266,8 +243,9 @@ class Serving:
     async def _tables_changed(self, final: bool, at_rest: AtRest) -> bool:
         """What `TableWatch` calls."""
         renewal = await self._renew_tables(at_rest=at_rest)
-        kept = {place: why for place, why in self.held.items() if place in renewal.unrested}
-        held = {**kept, **renewal.held}
+        # Of a file that is being written nothing new is known.
+        held = {place: why for place, why in self.held.items() if place in renewal.unrested}
+        held |= renewal.held
         well = not self._tables.is_news(held)
         if well or final:
             self._hold(held)

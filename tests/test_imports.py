@@ -38,7 +38,7 @@ LAYERS = """
     listener_service
     policy_question explain
     server
-    site_tests renewal
+    site_tests reloaded renewal doubts
     serving handover
     metrics control_state
     merging control

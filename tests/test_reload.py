@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tcpmapkit.config import read_document
+from tcpmapkit.doubts import look_for_doubts
 from tcpmapkit.errors import ConfigErrors
 from tcpmapkit.serving import Serving
 from tcpmapkit.shown import shown_key
@@ -641,3 +642,54 @@ async def test_a_source_is_not_stopped_under_a_lookup_of_the_site_before_the_las
             await asyncio.sleep(0)
         gate.set()
         assert await waiting == b"200 answered\n"
+
+
+async def test_what_is_doubtful_at_a_start_is_said_and_served(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.table()
+    async with site, site.client() as ask:
+        await look_for_doubts(site.serving.site)
+        assert await ask("a@example.org") == b"500 not%20found\n"
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert told[0] == (
+        "WARNING",
+        f"map aliases: step csv: there is nothing in {site.directory / 'aliases.csv'}",
+    )
+    assert told[1][0] == "ERROR"
+    assert "tcpmapkit.toml:14:10: maps.aliases.tests[0].expect: 'a@example.org' gives" in told[1][1]
+
+
+async def test_a_unix_socket_that_cannot_be_given_away_any_more_is_said(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.say(SOCKETMAP, ALIASES)
+    async with site:
+        monkeypatch.setattr("os.chown", refuse)
+        site.say(SOCKETMAP, 'group = "0"\n', ALIASES)
+        result = await site.serving.reload()
+        assert result.ok
+        [warning] = result.warnings
+        assert warning.path == ("listeners", 0)
+        assert "restart" in str(warning)
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+async def test_a_plugin_that_cannot_say_which_files_it_has_stops_no_reload(site: Site) -> None:
+    site.plugin(
+        "from tcpmapkit import Found, hookimpl\n"
+        "class Broken:\n"
+        "    @property\n    def files(self): raise RuntimeError('no')\n"
+        "    @property\n    def rows(self): raise RuntimeError('no')\n"
+        "    def is_current(self): raise RuntimeError('no')\n"
+        "    def resolve(self, query): return Found('x')\n"
+        "@hookimpl\ndef register_resolvers(register): register('broken', Broken)\n"
+    )
+    site.say(PLUGINS, LISTENER, ALIASES, '[[maps.aliases.resolvers]]\ntype = "broken"\n')
+    async with site, site.client() as ask:
+        site.table("a@example.org,two@example.org")
+        assert (await site.serving.reload()).ok
+        assert await ask("a@example.org") == b"200 two@example.org\n"

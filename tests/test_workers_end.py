@@ -46,6 +46,7 @@ class Parented:
 async def worker() -> AsyncIterator[Parented]:
     ours, theirs = Channel.pair()
     serving = Mock()
+    serving.site.maps.steps = []
     serving.site.document.path = Path("tcpmapkit.toml")
     serving.server.connections = MagicMock()
     serving.prepare, serving.discard, serving.stop = AsyncMock(), AsyncMock(), AsyncMock()

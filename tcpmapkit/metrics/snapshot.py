@@ -166,7 +166,7 @@ def _add_step(samples: Samples, built: BuiltStep, *, held: bool) -> None:
         samples.add("slow_inline_calls_total", counters.slow_calls, *place)
     if built.rows is not None:
         samples.add("table_rows", built.rows, *place)
-    if built.rows is not None or hasattr(built.resolver, "files"):
+    if built.rows is not None or built.files:
         samples.add("table_held", int(held), *place)
         if built.loaded_at is not None:
             samples.add("table_loaded_timestamp_seconds", built.loaded_at, *place)

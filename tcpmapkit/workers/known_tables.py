@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from tcpmapkit.doubts import tell_doubts
 from tcpmapkit.errors import ConfigError
 from tcpmapkit.renewal import fail_without_network, loss
 from tcpmapkit.site import located
@@ -68,7 +69,9 @@ class TablesServed:
         """
         steps = {one.place: one for one in site.maps.steps if one.alone}
         wrong = await fail_without_network(site, steps)
-        if known is not None:
+        if known is None:
+            tell_doubts(site, wrong)
+        else:
             errors = [error for one in steps.values() if (error := known.loss(one)) is not None]
             errors += [error for error in wrong if error.path not in known.wrong]
             if errors:
@@ -91,4 +94,4 @@ class TablesServed:
 
 
 def _files(step: BuiltStep) -> tuple[str, ...]:
-    return tuple(map(str, getattr(step.resolver, "files", ())))
+    return tuple(map(str, step.files))

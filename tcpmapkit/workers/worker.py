@@ -17,13 +17,15 @@ from tcpmapkit.config import Document
 from tcpmapkit.errors import ConfigError, ConfigErrors
 from tcpmapkit.handover import leave
 from tcpmapkit.process import StartError
+from tcpmapkit.serve import before
 from tcpmapkit.workers.admission import ADMIN
 from tcpmapkit.workers.channel import Channel, ChannelError, Message
 from tcpmapkit.workers.known_tables import TablesServed
 from tcpmapkit.workers.mistakes import as_data
 
 if TYPE_CHECKING:
-    from tcpmapkit.serving import Prepared, Serving
+    from tcpmapkit.reloaded import Prepared
+    from tcpmapkit.serving import Serving
 
 __all__ = ["Worker"]
 
@@ -67,8 +69,6 @@ class Worker:
 
     async def run(self) -> int:
         """Serve; the exit status."""
-        from tcpmapkit.serve import before
-
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._told_to_leave)
         loop.add_reader(self._channel.fileno(), self._readable)
