@@ -158,6 +158,8 @@ def test_the_dashboard_works_with_any_data_source_and_shows_all_of_the_catalogue
         "tcpmapkit_cache_renewals_total",
         "tcpmapkit_plugin_failures_total",
         "tcpmapkit_ready_replies",
+        "tcpmapkit_breaker_openings_total",
+        "tcpmapkit_log_lines_lost_total",
         "process_max_fds",
         "process_start_time_seconds",
         "process_virtual_memory_bytes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -119,7 +120,11 @@ def children(pid: int) -> list[int]:
 def holds(pid: int, one: socket.socket) -> bool:
     """Whether a process has the socket open."""
     inode = os.fstat(one.fileno()).st_ino
-    return any(str(file.readlink()) == f"socket:[{inode}]" for file in Path(f"/proc/{pid}/fd").iterdir())
+    held = set()
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            held.add(str(file.readlink()))
+    return f"socket:[{inode}]" in held
 
 
 ANSWER = b"200 root@example.org\n"
