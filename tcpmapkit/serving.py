@@ -63,6 +63,7 @@ class Serving:
         self._watch = TableWatch(self._tables_changed)
         self._one_at_a_time = asyncio.Lock()
         self._preparing: set[asyncio.Task[Any]] = set()
+        self._given_up: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self._retiring: dict[asyncio.Task[None], BuiltMaps] = {}
 
@@ -105,11 +106,11 @@ class Serving:
 
     async def _give_up_reloads(self) -> None:
         """Nothing more is taken: what is being prepared is given up."""
-        others = self._preparing - {asyncio.current_task()}
-        for task in others:
+        self._given_up = self._preparing - {asyncio.current_task()}
+        for task in self._given_up:
             task.cancel()
-        if others:
-            await asyncio.wait(others, timeout=_PATIENCE)
+        if self._given_up:
+            await asyncio.wait(self._given_up, timeout=_PATIENCE)
 
     # Another configuration
 
@@ -164,7 +165,8 @@ class Serving:
         try:
             yield
         except asyncio.CancelledError:
-            if self._stopping and task.uncancel() == 0:
+            # Who else cancels it wants it to end: what looks after the tables is waited for.
+            if task in self._given_up and task.uncancel() == 0:
                 raise _shutting_down() from None
             raise
         finally:

@@ -586,6 +586,53 @@ async def test_a_reload_under_way_when_the_server_stops_is_refused_and_leaves_no
     assert capsys.readouterr().out.split() == ["start", "stop"]
 
 
+HANGS_AGAIN = """
+import asyncio
+from tcpmapkit import NotFound, hookimpl
+begun = asyncio.Event()
+
+class HangsAgain:
+    count = 0
+
+    def __init__(self, path: str) -> None: self.path = path
+
+    @property
+    def files(self): return (self.file,)
+
+    def is_current(self): return self.read == self.file.read_text()
+
+    async def start(self, context):
+        self.file = context.directory / self.path
+        self.read = self.file.read_text()
+        HangsAgain.count += 1
+        if HangsAgain.count > 1:
+            begun.set()
+            await asyncio.Event().wait()
+
+    async def resolve(self, query): return NotFound()
+
+@hookimpl
+def register_resolvers(register): register("hangs_again", HangsAgain)
+"""
+
+
+async def test_a_server_stops_while_a_table_that_has_changed_is_loaded(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.plugin(HANGS_AGAIN)
+    site.say(
+        *(PLUGINS, LISTENER, "[maps.aliases]\n"),
+        'resolvers = [{ type = "hangs_again", path = "aliases.csv" }]\n',
+    )
+    async with site:
+        begun = site.serving.site.plugins.types["hangs_again"].factory.start.__globals__["begun"]
+        site.table("a@example.org,another")
+        async with asyncio.timeout(10):
+            await begun.wait()
+            await site.serving.stop()
+    assert not caplog.records
+
+
 async def test_a_table_is_freed_when_another_has_taken_its_place_whoever_kept_replies_of_it(
     site: Site,
 ) -> None:

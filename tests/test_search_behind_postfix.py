@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
@@ -23,6 +23,7 @@ from tests.generated_addresses import LOCAL_DOMAINS, generate
 from tests.postfix_instance import HOSTNAME
 from tests.postfix_observed import OBSERVERS, Observed, observe
 from tests.private_postfix import PrivatePostfix, running_postfix
+from tests.real_postfix import settle
 from tests.running_tcpmapkit import running_tcpmapkit
 
 SEARCHES = {
@@ -222,6 +223,7 @@ class Cached:
 
     directory: Path
     tables: Mapping[str, tuple[str, str]]
+    log: Callable[[], str]
 
     def asked(self, name: str) -> list[str]:
         """What the step that waits has been asked so far."""
@@ -243,6 +245,7 @@ def cached(mail: PrivatePostfix) -> Iterator[Cached]:
     for parameter, shape in CACHED:
         path = directory / parameter
         path.write_text(generate(parameter, CACHED_SEED).texthash())
+        settle(path)  # later it would change a file that is served
         search = SEARCHES[parameter]
         name = f"{parameter}_{shape}"
         text += SHAPES[shape].format(endpoint=ANY_PORT, name=name, search=search, path=path)
@@ -253,7 +256,7 @@ def cached(mail: PrivatePostfix) -> Iterator[Cached]:
         for (parameter, shape), port in zip(CACHED, ports, strict=True):
             name = f"{parameter}_{shape}"
             tables[name] = f"tcp:{port.removeprefix('inet:')}", f"socketmap:{inet}:{name}"
-        yield Cached(directory, tables)
+        yield Cached(directory, tables, server.log)
 
 
 def observe_both(
@@ -294,4 +297,4 @@ def test_a_searched_map_does_the_same_from_its_cache_and_in_capitals(
     asked = cached.asked(f"{parameter}_{shape}")
     seen = observe(mail, parameter, socketmap, mixed)
     assert not differing(expected, seen), "from the cache: not texthash:'s (first) but (second)"
-    assert cached.asked(f"{parameter}_{shape}") == asked
+    assert cached.asked(f"{parameter}_{shape}") == asked, cached.log()
