@@ -310,6 +310,13 @@ async def test_a_client_asks_a_served_map_over_the_loopback() -> None:
         assert await client.reply() == b"200 %C3%B6%20%25\n"
 
 
+@pytest.mark.parametrize("now", [0.0, 1e12], ids=["behind the machine's", "ahead of it"])
+async def test_a_served_map_is_asked_by_its_own_clock(now: float) -> None:
+    fake, clock = FakeWaitingResolver({"a": "b"}), FakeClock(now)
+    async with started(fake, clock=clock) as map, serve(map) as port, Client(port) as client:
+        assert await client.get("a") == Found("b")
+
+
 async def test_a_client_takes_no_malformed_reply_and_sees_the_end() -> None:
     async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()

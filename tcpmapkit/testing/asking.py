@@ -139,7 +139,7 @@ async def serve(map: Map) -> AsyncIterator[int]:
         assert await client.get("joe@example.org") == Found("joe")
     """
     listener = ListenerConfig("tcp_table", Endpoint("inet", "127.0.0.1", 0), map.name)
-    server = Server(ServerConfig(max_connections=1000), [(listener, [map])])
+    server = Server(ServerConfig(max_connections=1000), [(listener, [map])], clock=map.clock)
     server.bind()
     try:
         await server.start()
