@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ from tcpmapkit.resolvers.file import File, Lines
 from tcpmapkit.resolvers.source_file import identity_of
 from tcpmapkit.resolvers.table import building, place, reading, sorting, writing
 from tcpmapkit.resolvers.table import index as indexes
+from tcpmapkit.resolvers.table.entries import read_entries
 from tcpmapkit.resolvers.table.index import Index, open_index
-from tcpmapkit.resolvers.table.reading import Warnings, read_dictionary
+from tcpmapkit.resolvers.table.reading import Warnings
 from tests.loading import Collected, context, load
 from tests.test_file import TABLES, keys_for
 
@@ -82,25 +83,33 @@ def write(directory: Path, how: Any) -> tuple[Index, list[tuple[int, str]]]:
     return made, warnings.kept()
 
 
-def in_both(path: Path, how: Any, keys: list[str]) -> None:
-    """A dictionary and an index give the same answers, warnings and mistakes."""
-    warnings = Warnings()
+def keys_of(how: Any) -> set[str]:
+    """All keys that the file has."""
+    with how.path.open("rb") as file, closing(how.rows(file, lambda line, text: None)) as rows:
+        return {key for _, key, _ in rows}
+
+
+def in_all(path: Path, how: Any, keys: list[str]) -> None:
+    """One dictionary, many and an index give the same answers, warnings and mistakes."""
+    warnings, again = Warnings(), Warnings()
     mistake = None
     try:
-        entries, _ = read_dictionary(how, warnings)
+        entries, _ = read_entries(how, warnings, large=False)
     except ConfigError as error:
         mistake = str(error)
     if mistake is not None:
-        with pytest.raises(ConfigError) as caught:
-            write(path.parent, how)
-        assert str(caught.value) == mistake
+        for attempt in (lambda: read_entries(how, again, large=True), lambda: write(path.parent, how)):
+            with pytest.raises(ConfigError) as caught:
+                attempt()
+            assert str(caught.value) == mistake
         return
+    spread, _ = read_entries(how, again, large=True)
     made, warned = write(path.parent, how)
     try:
-        assert warned == warnings.kept()
-        assert made.rows == len(entries)
-        for key in {*entries, *keys}:
-            assert made.get(key) == entries.get(key), key
+        assert warned == warnings.kept() == again.kept()
+        assert made.rows == len(entries) == len(spread)
+        for key in {*keys_of(how), *keys}:
+            assert made.get(key) == entries.get(key) == spread.get(key), key
     finally:
         made.close()
 
@@ -127,7 +136,7 @@ def test_every_postfix_table_answers_from_an_index_as_from_memory(
         rows = "".join(f"\n{key} {value}" for key, value in long)
         path.write_bytes(content + rows.encode())
         keys = [fold(key) for key in keys_for(path.read_bytes())]
-        in_both(path, Lines(path, fold), [*keys, "k" * 510, "k" * 511, "k" * 512, "k" * 10_000])
+        in_all(path, Lines(path, fold), [*keys, "k" * 510, "k" * 511, "k" * 512, "k" * 10_000])
 
     check()
 
@@ -152,7 +161,7 @@ def test_every_csv_file_answers_from_an_index_as_from_memory(
         lines = (f"{field(key, quoted)},{field(value, quoted)}" for key, value, quoted in rows)
         path.write_bytes(end.join(["k,v", *lines]).encode(errors="surrogatepass"))
         how = Rows(path, 1, 2, ",", True, fold)
-        in_both(path, how, ["", "\0", "\ud800", *(fold(key) for key, _, _ in rows)])
+        in_all(path, how, ["", "\0", "\ud800", *(fold(key) for key, _, _ in rows)])
 
     check()
 
@@ -196,6 +205,24 @@ def test_a_large_table_is_answered_from_an_index_and_a_small_one_from_memory(
         assert answer(resolver, "a@example.org").value == "1, 3"  # type: ignore[attr-defined]
         assert answer(resolver, "c@example.org") is None
     assert warnings == [f"{csv_table}, line 5: no value -- ignoring this row"]
+
+
+@pytest.mark.parametrize("resolver", [File, Csv])
+def test_a_large_table_in_memory_is_spread_and_freed_part_by_part(
+    resolver: type[File | Csv], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_MOST_ROWS", 1)
+    path = tmp_path / "table"
+    path.write_text("key value,value key\n" + "".join(f"k{at} v,k{at} v\n" for at in range(10_000)))
+    with started(resolver(path, index="memory")) as table:
+        entries = table._table._entries
+        assert table.rows == len(entries) >= 10_000
+        assert max(map(len, entries._parts)) < 200
+        freed = entries.drain()
+        before = len(entries._parts)
+        next(freed)
+        assert len(entries._parts) == before - 1
+    assert not entries._parts, "stopped, it holds nothing any more"
 
 
 def test_the_bytes_of_a_table_with_few_rows_count_too(
@@ -265,7 +292,7 @@ def test_an_index_is_made_anew_when_the_table_has_changed(
         with started(Csv(csv_table, index="disk")) as later:
             assert index_of(csv_table).stat().st_ino != before
             assert later.is_current()
-            expected, _ = read_dictionary(Rows(csv_table, 1, 2, ",", True, fold), Warnings())
+            expected, _ = read_entries(Rows(csv_table, 1, 2, ",", True, fold), Warnings(), large=False)
             for key in ("a@example.org", "b@example.org", "c@example.org"):
                 assert later._table.get(key) == expected.get(key)
         assert resolver._table.get("a@example.org") == ("1", "3"), "the old one lives as long as it is used"
@@ -282,8 +309,9 @@ def test_other_options_make_an_index_of_their_own(csv_table: Path, options: dict
     ):
         how = functools.partial(Rows, csv_table)
         named = {"key_column": 1, "value_column": 2, "delimiter": ",", "header": True, **options}
-        expected, _ = read_dictionary(how(**named, fold=fold), Warnings())
-        assert {key: two._table.get(key) for key in expected} == expected
+        expected, _ = read_entries(how(**named, fold=fold), Warnings(), large=False)
+        for key in keys_of(how(**named, fold=fold)):
+            assert two._table.get(key) == expected.get(key) is not None
         assert one._table.get("a@example.org") == ("1", "3")
     assert len(list(csv_table.parent.glob(".*.index"))) == 2
 

@@ -1,4 +1,4 @@
-"""Tables of any size: a dictionary for a small one, for a large one an index on disk that is mapped.
+"""Tables of any size: in memory a small one, a large one in an index on disk that is mapped.
 
 `open_table` is what `file` and `csv` load with. What is large is read and sorted in a child process:
 in the server, even in a thread, it would hold the interpreter for longer than a client may notice.
@@ -14,7 +14,8 @@ import attrs
 
 from tcpmapkit import ConfigError
 from tcpmapkit.resolvers.source_file import Identity, identity_of, is_same
-from tcpmapkit.resolvers.table.reading import Entry, Reading, Warnings, read_dictionary
+from tcpmapkit.resolvers.table.entries import Entries, read_entries
+from tcpmapkit.resolvers.table.reading import Entry, Reading, Warnings
 
 if TYPE_CHECKING:
     from tcpmapkit.resolvers.table.building import CannotIndex
@@ -55,24 +56,26 @@ class Table:
     _reading: Reading | None = None
     _identity: Identity | None = None
     _index: Index | None = None
+    _entries: Entries | None = None
 
     def is_current(self) -> bool:
         """Whether the file is the one that was read. One stat(2); a file that is gone is not."""
         return self._reading is not None and is_same(self._reading.path, self._identity)
 
     async def close(self) -> None:
-        """Let go of the index. `get` is not to be called any more."""
-        if self._index is not None:
-            import asyncio
+        """Let go of it, holding nobody up. `get` is not to be called any more."""
+        import asyncio
 
+        for _ in self._entries.drain() if self._entries is not None else ():
+            await asyncio.sleep(0)
+        if self._index is not None:
             # The system unmaps it, and frees the file if another has taken its place: not at once.
             await asyncio.to_thread(self._index.close)
 
 
 def empty_table() -> Table:
     """The table of a resolver that has not been started."""
-    entries: dict[str, Entry] = {}
-    return Table(entries.get, 0)
+    return Table(Entries(large=False).get, 0)
 
 
 async def open_table(reading: Reading, index: IndexKind, directory: Path | None, context: Any) -> Table:
@@ -83,7 +86,8 @@ async def open_table(reading: Reading, index: IndexKind, directory: Path | None,
     """
     import asyncio
 
-    if index == "disk" or (index == "auto" and await asyncio.to_thread(_is_large, reading.path)):
+    large = index == "disk" or await asyncio.to_thread(_is_large, reading.path)
+    if large and index != "memory":
         # Imported where they are needed: most tables are small.
         from tcpmapkit.resolvers.table.building import CannotIndex, current_index
 
@@ -96,14 +100,14 @@ async def open_table(reading: Reading, index: IndexKind, directory: Path | None,
             return Table(found.get, found.rows, reading, found.identity, found)
     warnings = Warnings()
     try:
-        entries, identity = await asyncio.to_thread(read_dictionary, reading, warnings)
+        entries, identity = await asyncio.to_thread(read_entries, reading, warnings, large)
     finally:
         warnings.log(reading.path, context.logger)
-    return Table(entries.get, len(entries), reading, identity)
+    return Table(entries.get, len(entries), reading, identity, entries=entries)
 
 
 def _is_large(path: Path) -> bool:
-    """Whether the file is too large for a dictionary. Reads no more of it than is needed to tell."""
+    """Whether the file is too large for one dictionary. Reads no more of it than is needed to tell."""
     if identity_of(path).size > _MOST_BYTES:
         return True
     rows = 0

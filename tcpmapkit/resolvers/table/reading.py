@@ -1,25 +1,22 @@
-"""How a table file is read, for a dictionary and for an index alike: rows, warnings, what the file was."""
+"""How a table file is read, into memory and into an index alike: rows and warnings."""
 
 from __future__ import annotations
 
 import heapq
-import io
 import logging
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, Protocol
 
 from tcpmapkit import Found
 from tcpmapkit.resolvers.postfix_lines import table_answer
-from tcpmapkit.resolvers.source_file import Identity, read_settled, uncollected
 
 __all__ = [
     "Entry",
     "Reading",
+    "Warn",
     "Warnings",
     "duplicate",
-    "read_dictionary",
     "why_refused",
 ]
 
@@ -101,31 +98,3 @@ def why_refused(key: str, value: str) -> str | None:
     failure = table_answer(value)
     assert not isinstance(failure, Found)
     return f"{failure.reason}; asking for {key!r} fails"
-
-
-def read_dictionary(reading: Reading, warn: Warn) -> tuple[dict[str, Entry], Identity]:
-    """The entries by folded key, and what the file was; blocks. Raises `ConfigError`."""
-    content, identity = read_settled(reading.path)
-    with uncollected(), closing(reading.rows(io.BytesIO(content), warn)) as rows:
-        return _entries(reading, rows, warn), identity
-
-
-def _entries(reading: Reading, rows: Iterator[tuple[int, str, str]], warn: Warn) -> dict[str, Entry]:
-    entries: dict[str, Any] = {}
-    if not reading.joined:
-        for line, key, value in rows:
-            if key in entries:
-                warn(line, duplicate(key))
-                continue
-            entries[key] = value
-            refused = why_refused(key, value)
-            if refused:
-                warn(line, refused)
-        return entries
-    several: dict[str, dict[str, None]] = {}
-    for _, key, value in rows:
-        there = entries.setdefault(key, value)
-        if there != value:
-            several.setdefault(key, {there: None})[value] = None
-    entries.update((key, tuple(values)) for key, values in several.items())
-    return entries
