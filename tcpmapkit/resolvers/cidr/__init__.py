@@ -11,6 +11,7 @@ import attrs
 from tcpmapkit import ConfigError, Found, PermFail, TempFail, hookimpl
 from tcpmapkit.resolvers.cidr.first_match import FirstMatch
 from tcpmapkit.resolvers.cidr.networks import Addresses, parse_address, parse_network, parse_pattern
+from tcpmapkit.resolvers.cidr.results import Results
 from tcpmapkit.resolvers.cidr.table import arrange, read_rules
 from tcpmapkit.resolvers.postfix_lines import WHITE_SPACE, decoded, table_answer
 from tcpmapkit.resolvers.source_file import Identity, is_same, read_settled, uncollected
@@ -31,7 +32,7 @@ class Rule:
 @attrs.define(eq=False)
 class Cidr:
     """Exactly one of `rules` and `path`. The first rule that holds the address counts, as cidr_table(5)
-    says; a key that is no address is a miss. `rows` is the number of rules.
+    says; a key that is no address is a miss.
 
     Raises `ConfigError` for a mistake in `rules`; in a file, what Postfix skips with a warning is
     skipped with a warning.
@@ -41,25 +42,25 @@ class Cidr:
         default=None, metadata={"help": "the rules in order, each {network, result}"}
     )
     path: Path | None = attrs.field(default=None, metadata={"help": "a cidr_table(5) file"})
-    rows: int = attrs.field(init=False, default=0)
     _identity: Identity | None = attrs.field(init=False, default=None, repr=False)
-    _families: dict[int, FirstMatch[str]] = attrs.field(init=False, factory=dict, repr=False)
+    _families: dict[int, FirstMatch] = attrs.field(init=False, factory=dict, repr=False)
+    _results: Results = attrs.field(init=False, factory=Results, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if (self.rules is None) == (self.path is None):
             raise ConfigError("cidr takes either rules = [{network, result}] or path = ...")
-        parsed: list[tuple[Addresses, str]] = []
+        parsed: list[Addresses] = []
         for index, rule in enumerate(self.rules or ()):
             try:
-                addresses = parse_pattern(rule.network.rstrip(WHITE_SPACE))
+                parsed.append(parse_pattern(rule.network.rstrip(WHITE_SPACE)))
             except ValueError as error:
                 raise ConfigError(str(error), path=("rules", index, "network")) from None
             try:
-                parsed.append((addresses, Found(rule.result).value))
+                Found(rule.result)
             except ValueError as error:
                 raise ConfigError(str(error), path=("rules", index, "result")) from None
         self._families = arrange(parsed)
-        self.rows = len(parsed)
+        self._results = Results(rule.result for rule in self.rules or ())
 
     async def start(self, context: Any) -> None:
         """Read the table. Raises `ConfigError` when it cannot be read."""
@@ -76,8 +77,13 @@ class Cidr:
 
         content, identity = read_settled(path)
         with uncollected():
-            self._families, self.rows = _arranged(decoded(content), warn)
+            self._families, self._results = _arranged(decoded(content), warn)
         self._identity = identity
+
+    @property
+    def rows(self) -> int:
+        """How many rules there are."""
+        return len(self._results)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -94,19 +100,18 @@ class Cidr:
             family, number = parse_address(query.key)
         except ValueError:
             return None
-        result = self._families[family].find(number)
-        return None if result is None else table_answer(result)
+        rule = self._families[family].find(number)
+        return None if rule is None else table_answer(self._results[rule])
 
 
-def _arranged(text: str, warn: Callable[[int, str], object]) -> tuple[dict[int, FirstMatch[str]], int]:
-    """The rules of a file, and how many there are. What is left are numbers and text, which the garbage
-    collector need not walk through."""
+def _arranged(text: str, warn: Callable[[int, str], object]) -> tuple[dict[int, FirstMatch], Results]:
+    """The rules of a file, and their results."""
     rules, blocks = read_rules(text, warn)
-    count = len(rules)
-    families = arrange(rules, blocks)
+    families = arrange([addresses for addresses, _ in rules], blocks)
+    results = Results(result for _, result in rules)
     while rules:  # to free all of them at once would hold the interpreter
         del rules[-_FREED_AT_ONCE:]
-    return families, count
+    return families, results
 
 
 @hookimpl

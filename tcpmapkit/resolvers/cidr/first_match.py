@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_right
+from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import Generic, TypeVar
+from typing import Final
 
 import attrs
 
@@ -14,14 +15,16 @@ from tcpmapkit.resolvers.cidr.networks import Interval
 
 __all__ = ["FirstMatch"]
 
-_Answer = TypeVar("_Answer")
+_NONE: Final = -1
+_LOW: Final = (1 << 64) - 1
+_LAST: Final = (1 << 128) - 1  # the border behind the last network may be beyond all addresses
 
 #: An address, what changes there (a rule, or beyond the last rule a block), and whether it holds less
 #: (1) or more (-1) from there on.
 _Change = tuple[int, int, int]
 
 # To sort holds the interpreter: so many at once take it a few milliseconds.
-_SORTED_AT_ONCE = 8192
+_SORTED_AT_ONCE: Final = 8192
 
 
 class _Unmet:
@@ -82,68 +85,76 @@ class _Unmet:
 
 
 @attrs.frozen
-class FirstMatch(Generic[_Answer]):
-    """The answer of each address of one family: `begins[i]` up to the next begin answers `answers[i]`.
+class FirstMatch:
+    """The rule of each address of one family: a lookup is a bisection however many rules there are.
 
-    A lookup is one bisection however many rules there are.
+    The addresses from `low[i]` up to the next belong to rule `rules[i]`, or to none where that is -1; where
+    `high` is there, it has the upper 64 bits of each. They are plain numbers, which the garbage collector
+    has nothing to do with, and which are freed at once: a million tuples would hold everybody up.
     """
 
-    begins: tuple[int, ...] = (0,)
-    answers: tuple[_Answer | None, ...] = (None,)
+    low: Sequence[int] = array("Q", [0])
+    rules: Sequence[int] = array("i", [_NONE])
+    high: Sequence[int] | None = None
 
     @classmethod
     def of(
         cls,
-        rules: Iterable[tuple[tuple[Interval, ...], _Answer]],
-        blocks: Iterable[tuple[tuple[Interval, ...], int, int]] = (),
-    ) -> FirstMatch[_Answer]:
-        """`rules` in order; where several hold an address, the first counts. `blocks`: intervals outside
-        which the rules from one number to before another do not hold.
+        rules: Sequence[Sequence[Interval]],
+        blocks: Sequence[tuple[Sequence[Interval], int, int]] = (),
+    ) -> FirstMatch:
+        """`rules` are the intervals of each in order; where several hold an address, the first counts.
+        `blocks`: intervals outside which the rules from one number to before another do not hold.
 
         Takes time and room in proportion to the intervals there are (times the logarithm of the rules),
         however they are nested.
         """
-        rules, blocks = list(rules), list(blocks)
         unmet = _Unmet(len(rules))
         for _, first_rule, end in blocks:
             unmet.add(first_rule, end, 1)
-        begins: list[int] = []
-        answers: list[_Answer | None] = []
+        laid_out = _LaidOut()
         border = 0
         for at, target, change in _in_order(_changes(rules, blocks)):
             if at != border:
-                _mark(border, unmet.first(), rules, begins, answers)
+                laid_out.add(border, unmet.first())
                 border = at
             if target < len(rules):
                 unmet.add_one(target, change)
             else:
                 unmet.add(*blocks[target - len(rules)][1:], change)
-        _mark(border, unmet.first(), rules, begins, answers)
-        return cls(tuple(begins), tuple(answers))
+        laid_out.add(border, unmet.first())
+        return cls(laid_out.low, laid_out.rules, laid_out.high if any(laid_out.high) else None)
 
-    def find(self, number: int) -> _Answer | None:
-        """The answer of one address, None when no rule holds it."""
-        return self.answers[bisect_right(self.begins, number) - 1]
+    def find(self, number: int) -> int | None:
+        """The number of the first rule that holds the address; None when none does."""
+        if self.high is None:
+            at = bisect_right(self.low, number)
+        else:
+            high, low = number >> 64, number & _LOW
+            first = bisect_left(self.high, high)
+            at = bisect_right(self.low, low, first, bisect_right(self.high, high, first))
+        rule = self.rules[at - 1]
+        return None if rule == _NONE else rule
 
 
-def _mark(
-    border: int,
-    first: int | None,
-    rules: Sequence[tuple[tuple[Interval, ...], _Answer]],
-    begins: list[int],
-    answers: list[_Answer | None],
-) -> None:
-    winner = None if first is None else rules[first][1]
-    if not answers or answers[-1] is not winner:
-        begins.append(border)
-        answers.append(winner)
+class _LaidOut:
+    """The borders found so far, and the rule from each on."""
+
+    def __init__(self) -> None:
+        self.low, self.high, self.rules = array("Q"), array("Q"), array("i")
+
+    def add(self, border: int, rule: int | None) -> None:
+        number = _NONE if rule is None else rule
+        if border <= _LAST and (not self.rules or self.rules[-1] != number):
+            self.low.append(border & _LOW)
+            self.high.append(border >> 64)
+            self.rules.append(number)
 
 
 def _changes(
-    rules: Iterable[tuple[tuple[Interval, ...], object]],
-    blocks: Iterable[tuple[tuple[Interval, ...], int, int]],
+    rules: Iterable[Sequence[Interval]], blocks: Iterable[tuple[Sequence[Interval], int, int]]
 ) -> Iterator[_Change]:
-    held = chain((intervals for intervals, _ in rules), (intervals for intervals, _, _ in blocks))
+    held = chain(rules, (intervals for intervals, _, _ in blocks))
     for target, intervals in enumerate(held):
         for first, last in intervals:
             yield first, target, -1
@@ -153,6 +164,12 @@ def _changes(
 def _in_order(changes: Iterator[_Change]) -> Iterator[_Change]:
     parts = []
     while part := list(islice(changes, _SORTED_AT_ONCE)):
-        part.sort()
-        parts.append(part)
+        part.sort(reverse=True)
+        parts.append(_from_its_end(part))
     return heapq.merge(*parts)
+
+
+def _from_its_end(part: list[_Change]) -> Iterator[_Change]:
+    """Each is freed when it is done with: all of them together would hold the interpreter."""
+    while part:
+        yield part.pop()

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 import attrs
 
 from tcpmapkit.resolvers.cidr.first_match import FirstMatch
-from tcpmapkit.resolvers.cidr.networks import FAMILIES, Addresses, parse_pattern
+from tcpmapkit.resolvers.cidr.networks import FAMILIES, Addresses, Interval, parse_pattern
 from tcpmapkit.resolvers.postfix_lines import WHITE_SPACE, logical_lines
 
 __all__ = ["Block", "arrange", "read_rules"]
-
-_Answer = TypeVar("_Answer")
 
 _KEYWORD = re.compile(r"(if|endif)(?![0-9a-z])", re.ASCII | re.IGNORECASE)
 # White space may stand between the signs and the network, and does between that and the result.
@@ -30,31 +27,19 @@ class Block:
     end: int = 0
 
 
-def arrange(
-    rules: Iterable[tuple[Addresses, _Answer]], blocks: Iterable[Block] = ()
-) -> dict[int, FirstMatch[_Answer]]:
-    """Each family's rules; a block of one family holds no address of the other."""
-    rules, blocks = list(rules), list(blocks)
-    found = {}
-    for family in FAMILIES:
-        of_family: list[tuple[tuple[tuple[int, int], ...], _Answer]] = []
-        before = [0]  # how many rules of the family stand before each
-        for addresses, answer in rules:
-            if addresses.family == family:
-                of_family.append((addresses.intervals, answer))
-            before.append(len(of_family))
-        found[family] = FirstMatch.of(
-            of_family,
-            (
-                (
-                    block.addresses.intervals if block.addresses.family == family else (),
-                    before[block.first],
-                    before[block.end],
-                )
-                for block in blocks
-            ),
+def arrange(rules: Sequence[Addresses], blocks: Sequence[Block] = ()) -> dict[int, FirstMatch]:
+    """The rules by their numbers, for each family; a block of one family holds no address of the other."""
+
+    def of(family: int, addresses: Addresses) -> Sequence[Interval]:
+        return addresses.intervals if addresses.family == family else ()
+
+    return {
+        family: FirstMatch.of(
+            [of(family, addresses) for addresses in rules],
+            [(of(family, block.addresses), block.first, block.end) for block in blocks],
         )
-    return found
+        for family in FAMILIES
+    }
 
 
 def read_rules(

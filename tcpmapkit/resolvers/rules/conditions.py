@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import attrs
 
-from tcpmapkit import ConfigError, Found, Map
+from tcpmapkit import ConfigError, Map
 from tcpmapkit.resolvers.cidr import FirstMatch, parse_address, parse_network
 from tcpmapkit.resolvers.regex.effort import MATCH_LIMIT, Effort
 from tcpmapkit.resolvers.regex.engine import best_engine
@@ -99,9 +99,8 @@ def inside(written: str | tuple[str, ...]) -> Test:
     if errors:
         raise ConfigError.several(errors)
     (negate,) = negations
-    here = Found("here")
     families = {
-        family: FirstMatch.of((one.intervals, here) for one in networks if one.family == family)
+        family: FirstMatch.of([one.intervals for one in networks if one.family == family])
         for family in {one.family for one in networks}
     }
 
