@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcpmapkit import ConfigError, PermFail, Query, TempFail
-from tcpmapkit.resolvers.cidr import Cidr, Rule, first_match
+from tcpmapkit.resolvers.cidr import Cidr, Rule, first_match, results
 from tcpmapkit.resolvers.cidr.table import arrange, read_rules
 from tests.loading import load, value
 from tests.real_postfix import Postfix
@@ -296,6 +296,21 @@ def test_no_table_takes_more_than_a_few_changes_a_line(
     first_match_in_order = first_match._in_order
     monkeypatch.setattr(first_match, "_in_order", counted)
     rules, blocks = read_rules("\n".join(lines), lambda line, message: None)
-    found = arrange([addresses for addresses, _ in rules], blocks)
+    found = arrange([addresses for addresses, _ in rules], range(len(rules)), blocks)
     assert changes <= 4 * len(lines)
-    assert all(len(family.rules) <= changes + 1 for family in found.values())
+    assert all(len(family.answers) <= changes + 1 for family in found.values())
+
+
+@pytest.mark.parametrize("few", [0, 1, 2, 4096])
+def test_results_are_told_apart_however_many_there_are(
+    few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "_FEW", few)
+    path = tmp_path / "table"
+    path.write_bytes(b"192.0.2.0/28 a\n192.0.2.16/28 \xc3\xb6\n2001:db8::/32 a\n192.0.2.32/28 \xff\n::/0 c\n")
+    resolver, _ = loaded(path)
+    answers = {key: value(resolver, key, same) for key in ("192.0.2.1", "192.0.2.17", "2001:db8::1", "::1")}
+    assert answers == {"192.0.2.1": "a", "192.0.2.17": "\u00f6", "2001:db8::1": "a", "::1": "c"}
+    assert isinstance(resolver.resolve(Query("192.0.2.33")), TempFail), "not UTF-8"
+    assert resolver.resolve(Query("192.0.2.48")) is None
+    assert resolver.rows == 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import attrs
 from tcpmapkit import ConfigError, Found, PermFail, TempFail, hookimpl
 from tcpmapkit.resolvers.cidr.first_match import FirstMatch
 from tcpmapkit.resolvers.cidr.networks import Addresses, parse_address, parse_network, parse_pattern
-from tcpmapkit.resolvers.cidr.results import Results
+from tcpmapkit.resolvers.cidr.results import numbered
 from tcpmapkit.resolvers.cidr.table import arrange, read_rules
 from tcpmapkit.resolvers.postfix_lines import WHITE_SPACE, decoded, table_answer
 from tcpmapkit.resolvers.source_file import Identity, is_same, read_settled, uncollected
@@ -32,7 +32,7 @@ class Rule:
 @attrs.define(eq=False)
 class Cidr:
     """Exactly one of `rules` and `path`. The first rule that holds the address counts, as cidr_table(5)
-    says; a key that is no address is a miss.
+    says; a key that is no address is a miss. `rows` is the number of rules.
 
     Raises `ConfigError` for a mistake in `rules`; in a file, what Postfix skips with a warning is
     skipped with a warning.
@@ -42,9 +42,10 @@ class Cidr:
         default=None, metadata={"help": "the rules in order, each {network, result}"}
     )
     path: Path | None = attrs.field(default=None, metadata={"help": "a cidr_table(5) file"})
+    rows: int = attrs.field(init=False, default=0)
     _identity: Identity | None = attrs.field(init=False, default=None, repr=False)
     _families: dict[int, FirstMatch] = attrs.field(init=False, factory=dict, repr=False)
-    _results: Results = attrs.field(init=False, factory=Results, repr=False)
+    _results: Sequence[str] = attrs.field(init=False, default=(), repr=False)
 
     def __attrs_post_init__(self) -> None:
         if (self.rules is None) == (self.path is None):
@@ -59,8 +60,9 @@ class Cidr:
                 Found(rule.result)
             except ValueError as error:
                 raise ConfigError(str(error), path=("rules", index, "result")) from None
-        self._families = arrange(parsed)
-        self._results = Results(rule.result for rule in self.rules or ())
+        answers, self._results = numbered(rule.result for rule in self.rules or ())
+        self._families = arrange(parsed, answers)
+        self.rows = len(parsed)
 
     async def start(self, context: Any) -> None:
         """Read the table. Raises `ConfigError` when it cannot be read."""
@@ -77,13 +79,8 @@ class Cidr:
 
         content, identity = read_settled(path)
         with uncollected():
-            self._families, self._results = _arranged(decoded(content), warn)
+            self._families, self._results, self.rows = _arranged(decoded(content), warn)
         self._identity = identity
-
-    @property
-    def rows(self) -> int:
-        """How many rules there are."""
-        return len(self._results)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -100,18 +97,21 @@ class Cidr:
             family, number = parse_address(query.key)
         except ValueError:
             return None
-        rule = self._families[family].find(number)
-        return None if rule is None else table_answer(self._results[rule])
+        answer = self._families[family].find(number)
+        return None if answer is None else table_answer(self._results[answer])
 
 
-def _arranged(text: str, warn: Callable[[int, str], object]) -> tuple[dict[int, FirstMatch], Results]:
-    """The rules of a file, and their results."""
+def _arranged(
+    text: str, warn: Callable[[int, str], object]
+) -> tuple[dict[int, FirstMatch], Sequence[str], int]:
+    """The rules of a file, their results by number, and how many rules there are."""
     rules, blocks = read_rules(text, warn)
-    families = arrange([addresses for addresses, _ in rules], blocks)
-    results = Results(result for _, result in rules)
+    count = len(rules)
+    answers, results = numbered(result for _, result in rules)
+    families = arrange([addresses for addresses, _ in rules], answers, blocks)
     while rules:  # to free all of them at once would hold the interpreter
         del rules[-_FREED_AT_ONCE:]
-    return families, results
+    return families, results, count
 
 
 @hookimpl

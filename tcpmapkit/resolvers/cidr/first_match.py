@@ -86,25 +86,28 @@ class _Unmet:
 
 @attrs.frozen
 class FirstMatch:
-    """The rule of each address of one family: a lookup is a bisection however many rules there are.
+    """The answer, a number, of each address of one family: a lookup is a bisection however many rules there
+    are.
 
-    The addresses from `low[i]` up to the next belong to rule `rules[i]`, or to none where that is -1; where
+    The addresses from `low[i]` up to the next have the answer `answers[i]`, or none where that is -1; where
     `high` is there, it has the upper 64 bits of each. They are plain numbers, which the garbage collector
     has nothing to do with, and which are freed at once: a million tuples would hold everybody up.
     """
 
-    low: Sequence[int] = array("Q", [0])
-    rules: Sequence[int] = array("i", [_NONE])
-    high: Sequence[int] | None = None
+    low: Sequence[int]
+    answers: Sequence[int]
+    high: Sequence[int] | None
 
     @classmethod
     def of(
         cls,
         rules: Sequence[Sequence[Interval]],
+        answers: Sequence[int],
         blocks: Sequence[tuple[Sequence[Interval], int, int]] = (),
     ) -> FirstMatch:
-        """`rules` are the intervals of each in order; where several hold an address, the first counts.
-        `blocks`: intervals outside which the rules from one number to before another do not hold.
+        """`rules` are the intervals of each in order, `answers` their answers; where several hold an address,
+        the first counts. `blocks`: intervals outside which the rules from one number to before another do not
+        hold.
 
         Takes time and room in proportion to the intervals there are (times the logarithm of the rules),
         however they are nested.
@@ -112,7 +115,7 @@ class FirstMatch:
         unmet = _Unmet(len(rules))
         for _, first_rule, end in blocks:
             unmet.add(first_rule, end, 1)
-        laid_out = _LaidOut()
+        laid_out = _LaidOut(answers)
         border = 0
         for at, target, change in _in_order(_changes(rules, blocks)):
             if at != border:
@@ -123,32 +126,33 @@ class FirstMatch:
             else:
                 unmet.add(*blocks[target - len(rules)][1:], change)
         laid_out.add(border, unmet.first())
-        return cls(laid_out.low, laid_out.rules, laid_out.high if any(laid_out.high) else None)
+        return cls(laid_out.low, laid_out.answers, laid_out.high if any(laid_out.high) else None)
 
     def find(self, number: int) -> int | None:
-        """The number of the first rule that holds the address; None when none does."""
+        """The answer of one address; None when no rule holds it."""
         if self.high is None:
             at = bisect_right(self.low, number)
         else:
             high, low = number >> 64, number & _LOW
             first = bisect_left(self.high, high)
             at = bisect_right(self.low, low, first, bisect_right(self.high, high, first))
-        rule = self.rules[at - 1]
-        return None if rule == _NONE else rule
+        answer = self.answers[at - 1]
+        return None if answer == _NONE else answer
 
 
 class _LaidOut:
-    """The borders found so far, and the rule from each on."""
+    """The borders found so far, and the answer from each on."""
 
-    def __init__(self) -> None:
-        self.low, self.high, self.rules = array("Q"), array("Q"), array("i")
+    def __init__(self, of_rules: Sequence[int]) -> None:
+        self._of_rules = of_rules
+        self.low, self.high, self.answers = array("Q"), array("Q"), array("i")
 
     def add(self, border: int, rule: int | None) -> None:
-        number = _NONE if rule is None else rule
-        if border <= _LAST and (not self.rules or self.rules[-1] != number):
+        answer = _NONE if rule is None else self._of_rules[rule]
+        if border <= _LAST and (not self.answers or self.answers[-1] != answer):
             self.low.append(border & _LOW)
             self.high.append(border >> 64)
-            self.rules.append(number)
+            self.answers.append(answer)
 
 
 def _changes(

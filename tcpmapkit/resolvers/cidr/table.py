@@ -27,8 +27,10 @@ class Block:
     end: int = 0
 
 
-def arrange(rules: Sequence[Addresses], blocks: Sequence[Block] = ()) -> dict[int, FirstMatch]:
-    """The rules by their numbers, for each family; a block of one family holds no address of the other."""
+def arrange(
+    rules: Sequence[Addresses], answers: Sequence[int], blocks: Sequence[Block] = ()
+) -> dict[int, FirstMatch]:
+    """The answers of the rules, for each family; a block of one family holds no address of the other."""
 
     def of(family: int, addresses: Addresses) -> Sequence[Interval]:
         return addresses.intervals if addresses.family == family else ()
@@ -36,6 +38,7 @@ def arrange(rules: Sequence[Addresses], blocks: Sequence[Block] = ()) -> dict[in
     return {
         family: FirstMatch.of(
             [of(family, addresses) for addresses in rules],
+            answers,
             [(of(family, block.addresses), block.first, block.end) for block in blocks],
         )
         for family in FAMILIES

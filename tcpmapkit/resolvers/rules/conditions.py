@@ -100,7 +100,9 @@ def inside(written: str | tuple[str, ...]) -> Test:
         raise ConfigError.several(errors)
     (negate,) = negations
     families = {
-        family: FirstMatch.of([one.intervals for one in networks if one.family == family])
+        family: FirstMatch.of(
+            [one.intervals for one in networks if one.family == family], [0] * len(networks)
+        )
         for family in {one.family for one in networks}
     }
 
