@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import functools
+import io
 import logging
 import os
 import resource
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 
 from tcpmapkit import ConfigError, LookupTempFail, Query
 from tcpmapkit.keys import fold
+from tcpmapkit.resolvers import source_file
 from tcpmapkit.resolvers import table as tables
 from tcpmapkit.resolvers.csv import Csv, Rows
 from tcpmapkit.resolvers.file import File, Lines
@@ -223,6 +225,22 @@ def test_a_large_table_in_memory_is_spread_and_freed_part_by_part(
         next(freed)
         assert len(entries._parts) == before - 1
     assert not entries._parts, "stopped, it holds nothing any more"
+
+
+def test_a_file_is_read_a_mebibyte_at_a_time_as_text_too(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    path.write_text("key,value\n" * 300_000)
+    reads = 0
+
+    class Counted(io.FileIO):
+        def readinto(self, buffer: Any) -> int | None:
+            nonlocal reads
+            reads += 1
+            return super().readinto(buffer)
+
+    with source_file._Reader(Counted(path), source_file._BUFFER) as file:
+        assert sum(1 for _ in io.TextIOWrapper(file, newline="")) == 300_000
+    assert reads <= 4
 
 
 def test_the_bytes_of_a_table_with_few_rows_count_too(

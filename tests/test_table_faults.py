@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 
 from tcpmapkit.config import read_document
 from tcpmapkit.resolvers.http import Http
-from tcpmapkit.resolvers.source_file import uncollected
+from tcpmapkit.resolvers.source_file import beside_lookups
 from tcpmapkit.resolvers.table import place
 from tcpmapkit.serving import Serving
 from tcpmapkit.site import open_site
@@ -371,13 +372,17 @@ async def test_a_token_that_is_renewed_is_sent_from_then_on(tmp_path: Path) -> N
     assert not again.is_current()
 
 
-async def test_garbage_is_looked_for_again_when_the_last_table_is_made() -> None:
+def test_while_tables_are_made_no_garbage_is_looked_for_and_their_threads_give_way_sooner() -> None:
+    usual = sys.getswitchinterval()
     assert gc.isenabled()
-    with uncollected():
-        with uncollected():
+    with beside_lookups():
+        with beside_lookups():
             assert not gc.isenabled()
+            assert sys.getswitchinterval() < usual
         assert not gc.isenabled()
+        assert sys.getswitchinterval() < usual
     assert gc.isenabled()
+    assert sys.getswitchinterval() == usual
 
 
 def asked(endpoint: str, key: str) -> str:

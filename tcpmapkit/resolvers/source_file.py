@@ -7,8 +7,10 @@ manager and Kubernetes put another file, or a link to one, in its place.
 from __future__ import annotations
 
 import gc
+import io
 import os
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,9 +22,11 @@ import attrs
 
 from tcpmapkit import ConfigError
 
-__all__ = ["Identity", "identity_of", "is_same", "known", "read_settled", "settled", "uncollected"]
+__all__ = ["Identity", "beside_lookups", "identity_of", "is_same", "known", "read_settled", "settled"]
 
 _T = TypeVar("_T")
+
+_BUFFER: Final = 1 << 20
 
 _READING_TRIES: Final = 10
 _READING_PAUSE: Final = 0.1  # seconds
@@ -70,6 +74,14 @@ def is_same(path: Path, identity: Identity | None) -> bool:
     return identity is not None and known(path) == identity
 
 
+class _Reader(io.BufferedReader):
+    """Reads a mebibyte at a time, whatever it is asked for. A thread gives the interpreter up for each read,
+    and has it again before who waits for it has woken up: were they many, nobody else would be served."""
+
+    def read1(self, size: int = -1) -> bytes:
+        return super().read1(max(size, _BUFFER))
+
+
 def settled(path: Path, read: Callable[[BinaryIO], _T]) -> tuple[_T, Identity]:
     """What `read` makes of a file that nobody changes meanwhile, and what the file was; blocks, so call
     it off the event loop.
@@ -79,7 +91,7 @@ def settled(path: Path, read: Callable[[BinaryIO], _T]) -> tuple[_T, Identity]:
     """
     try:
         for _ in range(_READING_TRIES):
-            with open(path, "rb", opener=_open_at_once) as file:
+            with _Reader(io.FileIO(path, opener=_open_at_once), _BUFFER) as file:
                 before = os.fstat(file.fileno())
                 if not stat.S_ISREG(before.st_mode):
                     raise ConfigError(f"{path} is not a regular file", path=("path",))
@@ -106,28 +118,38 @@ def read_settled(path: Path) -> tuple[bytes, Identity]:
     return settled(path, lambda file: file.read())
 
 
+#: Seconds for which a thread that loads keeps the interpreter when others want it; 5 ms are usual.
+_TURN: Final = 0.001
+
 _loading = 0
 _loading_lock = threading.Lock()
-_collected = True
+_before = (True, 0.005)
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """Look for no garbage while a table is made, which has none: each look would walk through all that is
-    made so far, and nobody is answered meanwhile (a quarter of a second for 100000 rules)."""
-    global _loading, _collected
+def beside_lookups() -> Iterator[None]:
+    """Make a table in a thread while others are answered.
+
+    No garbage is looked for, of which a table has none: each look would walk through all that is made so far,
+    and nobody is answered meanwhile (a quarter of a second for 100000 rules). And the thread gives way soon.
+    """
+    global _loading, _before
     with _loading_lock:
         if not _loading:
-            _collected = gc.isenabled()
+            _before = gc.isenabled(), sys.getswitchinterval()
             gc.disable()
+            sys.setswitchinterval(_TURN)
         _loading += 1
     try:
         yield
     finally:
         with _loading_lock:
             _loading -= 1
-            if not _loading and _collected:
-                gc.enable()
+            if not _loading:
+                collected, turn = _before
+                sys.setswitchinterval(turn)
+                if collected:
+                    gc.enable()
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -14,7 +14,7 @@ from tcpmapkit.resolvers.cidr.networks import Addresses, parse_address, parse_ne
 from tcpmapkit.resolvers.cidr.results import numbered
 from tcpmapkit.resolvers.cidr.table import arrange, read_rules
 from tcpmapkit.resolvers.postfix_lines import WHITE_SPACE, decoded, table_answer
-from tcpmapkit.resolvers.source_file import Identity, is_same, read_settled, uncollected
+from tcpmapkit.resolvers.source_file import Identity, beside_lookups, is_same, read_settled
 
 __all__ = ["Cidr", "FirstMatch", "Rule", "parse_address", "parse_network"]
 
@@ -78,7 +78,7 @@ class Cidr:
             context.logger.warning("cidr map %s, line %d: %s", path, line, readable)
 
         content, identity = read_settled(path)
-        with uncollected():
+        with beside_lookups():
             self._families, self._results, self.rows = _arranged(decoded(content), warn)
         self._identity = identity
 

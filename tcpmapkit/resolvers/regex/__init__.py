@@ -29,7 +29,7 @@ from tcpmapkit.resolvers.regex.rules import (
 from tcpmapkit.resolvers.regex.search import SMALL, Table
 from tcpmapkit.resolvers.regex.table import TableReader
 from tcpmapkit.resolvers.regex.tree import PatternError, Untranslatable
-from tcpmapkit.resolvers.source_file import Identity, is_same, read_settled, uncollected
+from tcpmapkit.resolvers.source_file import Identity, beside_lookups, is_same, read_settled
 
 #: A table with more rules that are tried for every key is worth a warning.
 _MANY = 100
@@ -177,7 +177,7 @@ class Regex:
         effort = Effort(self.match_limit)
         reader = TableReader(path, self._syntax(), self._load_engine(effort), warn)
         content, identity = read_settled(path)
-        with uncollected():
+        with beside_lookups():
             table = reader.read(content.decode("latin-1"))
             if reader.errors:
                 raise ConfigError.several(reader.errors)
@@ -185,10 +185,12 @@ class Regex:
 
     def _arrange(self, rules: Rules, effort: Effort) -> Table:
         try:
-            return Table.of(rules, effort)
+            table = Table.of(rules, effort)
         except ImportError:
             self._without_automaton = "ahocorasick-rs cannot be used"
-            return Table.of(rules, effort, prefilter=False)
+            table = Table.of(rules, effort, prefilter=False)
+        table.forget_texts()
+        return table
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -31,7 +31,7 @@ _MOST_NESTED = 3
 # How often some text of N letters that nobody else requires is in a key by chance: _OFTEN / _LETTERS**N.
 _OFTEN, _LETTERS = 40.0, 20.0
 # To build one holds the interpreter, a millisecond for some 15000 bytes of text: there are several.
-_LARGEST_AUTOMATON = 160_000
+_LARGEST_AUTOMATON = 100_000
 
 
 _Scan = tuple[Callable[..., list[tuple[int, int, int]]], tuple[tuple[int, ...], ...]]
@@ -157,6 +157,13 @@ class Table:
         if not rules_of:
             return every
         return cls(leaves, effort, _scans(_thinned(rules_of)), tuple(always))
+
+    def forget_texts(self) -> None:
+        """Forget which texts the patterns require, when no other table is made of them: some three objects a
+        rule, which the garbage collector would walk through."""
+        for leaf in self.leaves:
+            for condition in (leaf.rule.condition, *(around.condition for around in leaf.around)):
+                condition.pattern.required = ()
 
     def candidates(self, key: bytes) -> Sequence[int]:
         """The numbers of the rules that may match a key by the texts they require, in order."""

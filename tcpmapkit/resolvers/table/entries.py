@@ -6,13 +6,12 @@ and 45 ms, and nobody is answered meanwhile, whichever thread does it. Many rows
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from typing import Final
+from typing import BinaryIO, Final
 
-from tcpmapkit.resolvers.source_file import Identity, read_settled, uncollected
-from tcpmapkit.resolvers.table.reading import Entry, Reading, Warn, duplicate, why_refused
+from tcpmapkit.resolvers.source_file import Identity, beside_lookups, settled
+from tcpmapkit.resolvers.table.reading import Entry, Reading, Warn, Warnings, duplicate, why_refused
 
 __all__ = ["Entries", "read_entries"]
 
@@ -64,6 +63,11 @@ class Entries:
             part.update((key, tuple(values)) for key, values in many.items())
             many.clear()
 
+    def clear(self) -> None:
+        """Forget all."""
+        for part in self._parts:
+            part.clear()
+
     def drain(self) -> Iterator[None]:
         """Free a part of them with each step."""
         while self._parts:
@@ -71,18 +75,23 @@ class Entries:
             yield
 
 
-def read_entries(reading: Reading, warn: Warn, large: bool) -> tuple[Entries, Identity]:
+def read_entries(reading: Reading, warnings: Warnings, large: bool) -> tuple[Entries, Identity]:
     """The entries of a file, and what the file was; blocks. Raises `ConfigError`."""
-    content, identity = read_settled(reading.path)
     entries = Entries(large)
-    try:
-        with uncollected(), closing(reading.rows(io.BytesIO(content), warn)) as rows:
-            if reading.joined:
-                entries.add_joined(rows)
-            else:
-                entries.add_first(rows, warn)
-    except BaseException:
-        for _ in entries.drain():
-            pass
-        raise
-    return entries, identity
+
+    def read(file: BinaryIO) -> Entries:
+        entries.clear()  # of an attempt during which the file changed
+        warnings.clear()
+        try:
+            with closing(reading.rows(file, warnings)) as rows:
+                if reading.joined:
+                    entries.add_joined(rows)
+                else:
+                    entries.add_first(rows, warnings)
+        except BaseException:
+            entries.clear()
+            raise
+        return entries
+
+    with beside_lookups():
+        return settled(reading.path, read)
