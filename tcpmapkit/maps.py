@@ -183,9 +183,8 @@ class Map:
         """The chain's outcome as the map's answer, remembered as the cache's options say."""
         if type(outcome) is Miss:
             outcome = NotFound(outcome.ttl)
-        answer = Answer(
-            outcome, generation=generation.number, resolver=query.answered_by, matched=query.matched
-        )
+        # In their order: by name they take twice as long.
+        answer = Answer(outcome, 0.0, generation.number, 0, query.answered_by, False, False, query.matched)
         failed = type(outcome) is TempFail or type(outcome) is PermFail
         if generation.in_memory:
             if not failed and self.options is not None:

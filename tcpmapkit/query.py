@@ -175,7 +175,7 @@ def _unsplit(key: str) -> Address:
 _NO_ATTRIBUTES: Mapping[str, str] = {}
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, init=False)
 class Query:
     """One question, as a resolver sees it.
 
@@ -194,21 +194,53 @@ class Query:
     """
 
     key: str
-    map: str = ""
-    protocol: str = ""
-    attributes: Mapping[str, str] = _NO_ATTRIBUTES
-    deadline: float = float("inf")
-    clock: Callable[[], float] = time.monotonic
-    split: Callable[[str], Address] = _unsplit
-    partial: bool = False
-    trace: list[Any] | None = None
-    origin: Query | None = attrs.field(default=None, repr=False)
-    work: Any = attrs.field(default=None, init=False, repr=False)
-    waited: tuple[tuple[str, str, float], ...] = attrs.field(default=(), init=False, repr=False)
-    answered_by: str = attrs.field(default="", init=False)
-    matched: int = attrs.field(default=0, init=False)
-    unchanged_by: Callable[[str], str] | None = attrs.field(default=None, init=False, repr=False)
-    _address: Address | None = attrs.field(default=None, init=False, repr=False)
+    map: str
+    protocol: str
+    attributes: Mapping[str, str]
+    deadline: float
+    clock: Callable[[], float]
+    split: Callable[[str], Address]
+    partial: bool
+    trace: list[Any] | None
+    origin: Query | None = attrs.field(repr=False)
+    work: Any = attrs.field(repr=False)
+    waited: tuple[tuple[str, str, float], ...] = attrs.field(repr=False)
+    answered_by: str
+    matched: int
+    unchanged_by: Callable[[str], str] | None = attrs.field(repr=False)
+    _address: Address | None = attrs.field(repr=False)
+
+    # Written out, since there is one for each lookup: attrs would look up the default of each field that is
+    # no argument.
+    def __init__(
+        self,
+        key: str,
+        map: str = "",
+        protocol: str = "",
+        attributes: Mapping[str, str] = _NO_ATTRIBUTES,
+        deadline: float = float("inf"),
+        clock: Callable[[], float] = time.monotonic,
+        split: Callable[[str], Address] = _unsplit,
+        partial: bool = False,
+        trace: list[Any] | None = None,
+        origin: Query | None = None,
+    ) -> None:
+        self.key = key
+        self.map = map
+        self.protocol = protocol
+        self.attributes = attributes
+        self.deadline = deadline
+        self.clock = clock
+        self.split = split
+        self.partial = partial
+        self.trace = trace
+        self.origin = origin
+        self.work = None
+        self.waited = ()
+        self.answered_by = ""
+        self.matched = 0
+        self.unchanged_by = None
+        self._address = None
 
     @property
     def address(self) -> Address:

@@ -19,30 +19,14 @@ from tcpmapkit.breaker import Breaker
 from tcpmapkit.counters import LOWEST, FailureKind, StepCounters
 from tcpmapkit.hookspecs import hookimpl
 from tcpmapkit.keys import SPECIAL_KEYS, covered
-from tcpmapkit.query import (
-    Failure,
-    Found,
-    Miss,
-    NotFound,
-    Outcome,
-    PermFail,
-    Query,
-    TempFail,
-)
+from tcpmapkit.query import Failure, Found, Miss, NotFound, Outcome, PermFail, Query, TempFail
 from tcpmapkit.step_answer import NotAsked, StepAnswer, StepTrace
 from tcpmapkit.step_failures import INTERNAL_ERROR, NO_VALUE, NOT_ASKED, TIMED_OUT, meaning
 from tcpmapkit.step_log import StepLog
 from tcpmapkit.template import Template
 from tcpmapkit.threads import SmallPool
 
-__all__ = [
-    "MISS",
-    "SLOW_CALL",
-    "InlineStep",
-    "OnError",
-    "Step",
-    "WaitingStep",
-]
+__all__ = ["MISS", "SLOW_CALL", "InlineStep", "OnError", "Step", "WaitingStep"]
 
 OnError = Literal["fail", "next", "ignore"]
 
@@ -91,6 +75,11 @@ class Step:
     leaf: bool = True
     counters: StepCounters = attrs.Factory(StepCounters)
     log: StepLog = attrs.field(init=False)
+    _asked_all: bool = attrs.field(init=False)  # every key there is, folded or not
+
+    @_asked_all.default
+    def _is_asked_all(self) -> bool:
+        return self.partial_keys and self.special_keys and self.domains is None
 
     @log.default
     def _make_log(self) -> StepLog:
@@ -189,7 +178,7 @@ class InlineStep(Step):
         """An outcome, a miss, or that this step was not asked; never raises."""
         clock = query.clock
         began = clock()
-        own = self._prepare(query)
+        own = query if self._asked_all and query.unchanged_by is self.fold else self._prepare(query)
         asked: Query | None = None
         answer: StepAnswer
         if type(own) is NotAsked:

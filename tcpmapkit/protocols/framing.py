@@ -67,7 +67,7 @@ class Lookup:
     raw: bytes
     map: str = ""
     attributes: Mapping[str, str] = _NO_ATTRIBUTES
-    began: float = attrs.field(default=0.0, init=False, eq=False)
+    began: float = attrs.field(default=0.0, kw_only=True, eq=False)
 
 
 @final

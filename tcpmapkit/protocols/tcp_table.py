@@ -130,7 +130,8 @@ def parse(line: bytes) -> Lookup | Refused:
 def encode(outcome: Outcome) -> bytes:
     """The reply line for `outcome`; `REPLY_TOO_LONG` itself, never a truncation, for a value over it."""
     if type(outcome) is Found:
-        reply = b"200 %b\n" % quote(outcome.value)
+        value = outcome.value
+        reply = f"200 {value}\n".encode() if _UNQUOTED(value) else _reply(b"200", value)
         return reply if len(reply) <= MAX_REPLY else REPLY_TOO_LONG
     match outcome:
         case NotFound():
