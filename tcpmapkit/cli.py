@@ -23,7 +23,7 @@ from tcpmapkit.command_line import (
 )
 from tcpmapkit.control_commands import CONTROL_COMMANDS
 from tcpmapkit.errors import ConfigError
-from tcpmapkit.output import print_line, print_rows, tell
+from tcpmapkit.output import print_line, print_rows, print_while_read, tell
 
 if TYPE_CHECKING:
     from tcpmapkit.config import ListenerConfig
@@ -76,8 +76,8 @@ def run(file: Path | None, stdio: str | None) -> None:
         queue = queue_directory(served)
 
         def ready(listeners: list[ListenerConfig]) -> None:
-            for one, listener in zip(served, listeners, strict=True):
-                print_line(ready_line(one.at(listener), queue))
+            each = zip(served, listeners, strict=True)
+            print_while_read(ready_line(one.at(listener), queue) for one, listener in each)
 
         try:
             set_up_log(log.to, log.level, log.format, log.log_keys)

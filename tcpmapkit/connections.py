@@ -89,6 +89,15 @@ class Connections:
         longest.finish()
         return True
 
+    @property
+    def longest_idle(self) -> tuple[bool, float] | None:
+        """Of the connection that would make room: whether its client reconnects unasked, and for how many
+        seconds it has been idle; None when there is none."""
+        longest = self._longest_idle()
+        if longest is None:
+            return None
+        return longest.service.gives_way, self._clock() - longest.last_active
+
     def _longest_idle(self) -> Connection | None:
         """The connection to make room, last in `_idle`; first those whose clients reconnect unasked."""
         latest = self._clock() - IDLE_ENOUGH

@@ -8,10 +8,10 @@ is asked meanwhile waits in the kernel. A stop that is no restart closes them: t
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from tcpmapkit.inherited import STORED, inherited_sockets
@@ -21,15 +21,19 @@ if TYPE_CHECKING:
     import socket
 
     from tcpmapkit.connection import Connection
-    from tcpmapkit.listener import Listener
+    from tcpmapkit.listener import Address, Listener
     from tcpmapkit.server import Server
     from tcpmapkit.systemd import Notifier
 
-__all__ = ["hand_over", "leave", "store", "take_back", "take_stored"]
+__all__ = ["MOST_LEFT", "hand_over", "leave", "store", "take_back", "take_stored"]
 
 #: As many as one message takes (253 by unix(7)), and second descriptors as there are at a time: there is no
 #: room for one of each connection.
 _AT_ONCE: Final = 128
+
+MOST_LEFT: Final = 2000
+"""Connections that are left for the next start. systemd compares each one with all before it, and passes the
+names of all in one variable of 128 KiB; that many Postfix processes are a large site."""
 
 _PROTOCOL: Final = "tcp_table"
 
@@ -40,7 +44,7 @@ async def hand_over(connections: Iterable[Connection], notifier: Notifier) -> in
     """Give the manager the connections that have nothing in flight and no part of a request; how many."""
     left = 0
     waiting = iter(connections)
-    while notifier.is_heard and (batch := await leave(waiting)):
+    while notifier.is_heard and left + _AT_ONCE <= MOST_LEFT and (batch := await leave(waiting)):
         stored = await _store(batch, notifier)
         left += stored
         if not stored:
@@ -81,9 +85,8 @@ async def store(given: Sequence[int], notifier: Notifier) -> int:
 async def _store(batch: Sequence[int], notifier: Notifier) -> int:
     """As `store`, all or none of what one message takes."""
     try:
-        notifier.store(STORED, batch)
         # A socket holds few messages; and one of a process that has ended is nobody's.
-        if await notifier.settled():
+        if notifier.store(STORED, batch) and await notifier.settled():
             return len(batch)
         _log.warning("systemd does not read what it is told: connections are closed")
         return 0
@@ -154,14 +157,25 @@ def _listener_of(connection: socket.socket, listeners: Sequence[Listener]) -> in
         ours, peer = connection.getsockname(), connection.getpeername()
     except OSError:  # it has gone
         return None
-    for number, listener in enumerate(listeners):
-        if getattr(listener.config, "protocol", None) == _PROTOCOL and _is_at(ours, listener):
-            return number if is_allowed(peer[0], allowed_networks(listener.config)) else None
+    able = [
+        number
+        for number, listener in enumerate(listeners)
+        if getattr(listener.config, "protocol", None) == _PROTOCOL
+    ]
+    for is_at in (_is_of, _takes_all):  # the system too prefers the one at the very address
+        for number in able:
+            if any(is_at(address, ours) for address in listeners[number].addresses):
+                networks = allowed_networks(listeners[number].config)
+                return number if is_allowed(peer[0], networks) else None
     return None
 
 
-def _is_at(address: tuple[str, int], listener: Listener) -> bool:
-    return any(
-        port == address[1] and (host == address[0] or ipaddress.ip_address(host).is_unspecified)
-        for host, port in listener.addresses
-    )
+def _is_of(address: Address, ours: Address) -> bool:
+    return address[:2] == ours[:2]
+
+
+def _takes_all(address: Address, ours: Address) -> bool:
+    """Whether it is the port's address for all of the family: ``[::]`` is ours for IPv6 alone."""
+    host, port = address[:2]
+    of_family = ip_address(host).version == ip_address(ours[0].partition("%")[0]).version
+    return port == ours[1] and of_family and ip_address(host).is_unspecified

@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from tcpmapkit.process import StartError
+
 if TYPE_CHECKING:
     from tcpmapkit.config.scalars import Endpoint
 
 __all__ = ["STORED", "InheritedSocket", "InheritedSockets", "inherited_sockets"]
 
-STORED: Final = "tcpmapkit-connection"
-"""The name of the connections that a server before has left with the manager."""
+STORED: Final = "conn"
+"""The name of the connections that a server before has left with the manager. Short: the names of all are
+passed in one variable, which Linux limits to 131072 bytes."""
 
 #: The first descriptor that is passed (SD_LISTEN_FDS_START).
 _FIRST: Final = 3
@@ -68,7 +71,8 @@ class InheritedSockets:
     def __init__(self, sockets: Iterable[InheritedSocket] = (), stored: Iterable[socket.socket] = ()) -> None:
         self._sockets = tuple(sockets)
         self._stored = list(stored)
-        self._taken: set[InheritedSocket] = set()
+        #: Of each that was taken the duplicate by the listener that has it, or had it: then it is closed.
+        self._taken: dict[InheritedSocket, dict[str, socket.socket]] = {}
 
     @classmethod
     def from_environment(
@@ -88,11 +92,23 @@ class InheritedSockets:
         return len(self._sockets)
 
     def take(self, name: str | None, endpoint: Endpoint) -> list[socket.socket]:
-        """Duplicates of the sockets with this name, else of those at the endpoint's address."""
+        """Duplicates of the sockets with this name, else of those at the endpoint's address.
+
+        Raises `StartError` for one that another listener has: which of the two answers would be chance.
+        """
         found = [one for one in self._sockets if name is not None and one.name == name]
         found = found or [one for one in self._sockets if one.is_at(endpoint)]
-        self._taken.update(found)
-        return [one.listening.dup() for one in found]
+        holder = name or str(endpoint)
+        for one in found:
+            holders = self._taken.get(one, {})
+            others = [other for other, taken in holders.items() if other != holder and taken.fileno() != -1]
+            if others:
+                raise StartError(f"{holder} and {others[0]} take the same socket of systemd's, {one.place}")
+        duplicates = []
+        for one in found:
+            duplicates.append(one.listening.dup())
+            self._taken.setdefault(one, {})[holder] = duplicates[-1]
+        return duplicates
 
     def take_stored(self) -> list[socket.socket]:
         """The connections that were left with the manager, once."""
@@ -134,7 +150,10 @@ def _listening(
         except OSError as error:
             _log.warning("descriptor %s of systemd's is no socket: %s", name or descriptor, error.strerror)
             continue
-        if passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        if passed.type != socket.SOCK_STREAM:
+            _log.warning("socket %s of systemd's is not of ListenStream", name or descriptor)
+            passed.detach()
+        elif passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             passed.setblocking(False)
             yield InheritedSocket(name, passed)
         elif name == STORED:

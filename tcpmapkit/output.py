@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import click
 
-__all__ = ["print_line", "print_rows", "tell"]
+__all__ = ["print_line", "print_rows", "print_while_read", "tell"]
 
 
 def tell(text: str) -> None:
@@ -19,6 +21,16 @@ def print_line(text: str) -> None:
     """A line on standard output, in UTF-8 whatever the locale."""
     sys.stdout.buffer.write(text.encode(errors="surrogateescape") + b"\n")
     sys.stdout.buffer.flush()
+
+
+def print_while_read(lines: Iterable[str]) -> None:
+    """Lines on standard output; to nobody where its reader has gone, which is no reason not to serve."""
+    try:
+        for line in lines:
+            print_line(line)
+    except OSError:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # for what is left in the buffer too
 
 
 def print_rows(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> None:

@@ -78,9 +78,9 @@ class Notifier:
         """The watchdog is told that all is well."""
         self._send(("WATCHDOG", "1"))
 
-    def store(self, name: str, descriptors: Sequence[int]) -> None:
-        """Leave descriptors with the manager for the next start, at most 253 at a time."""
-        self._send(("FDSTORE", "1"), ("FDNAME", name), descriptors=descriptors)
+    def store(self, name: str, descriptors: Sequence[int]) -> bool:
+        """Leave descriptors with the manager for the next start, at most 253 at a time; whether it knows."""
+        return self._send(("FDSTORE", "1"), ("FDNAME", name), descriptors=descriptors)
 
     def forget(self, name: str) -> None:
         """Have the manager close what was stored by this name."""
@@ -97,8 +97,10 @@ class Notifier:
         read = asyncio.Event()
         try:
             loop.add_reader(reading, read.set)
-            self._send(("BARRIER", "1"), descriptors=(writing,))
+            told = self._send(("BARRIER", "1"), descriptors=(writing,))
             os.close(writing)  # the manager closes the other one, and then there is an end to read
+            if not told:
+                return False
             await asyncio.wait_for(read.wait(), _SETTLING)
         except TimeoutError:
             return False
@@ -114,9 +116,9 @@ class Notifier:
             self._socket.close()
             self._socket = None
 
-    def _send(self, *fields: tuple[str, str], descriptors: Sequence[int] = ()) -> None:
+    def _send(self, *fields: tuple[str, str], descriptors: Sequence[int] = ()) -> bool:
         if self._socket is None or self._address is None:
-            return
+            return False
         text = "\n".join(f"{name}={' '.join(value.split())}" for name, value in fields)
         try:
             message = text.encode("utf-8", "replace")
@@ -127,6 +129,8 @@ class Notifier:
                 self._socket.sendto(message, self._address)
         except OSError as error:
             _log.warning("systemd is not told %s: %s", fields[0][0], error.strerror or error)
+            return False
+        return True
 
 
 @contextlib.contextmanager

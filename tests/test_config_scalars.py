@@ -139,6 +139,8 @@ def test_a_network_is_an_address_and_a_mask(written: str) -> None:
     ("written", "message"),
     [
         ("192.0.2.1/24", "did you mean '192.0.2.0/24'?"),
+        ("::ffff:192.0.2.0/120", "is of IPv4 (did you mean '192.0.2.0/24'?)"),
+        ("::ffff:192.0.2.1", "is of IPv4 (did you mean '192.0.2.1/32'?)"),
         ("192.0.2.0/33", "not a network"),
         ("example.org", "not a network"),
         ("", "not a network"),

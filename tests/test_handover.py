@@ -8,13 +8,14 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock, call
 
 import pytest
 
-from tcpmapkit.handover import hand_over
+from tcpmapkit.handover import MOST_LEFT, _listener_of, hand_over, store
 from tcpmapkit.inherited import STORED
 from tcpmapkit.systemd import Notifier
 from tests.running_tcpmapkit import lasting_port
@@ -86,22 +87,25 @@ def connected(port: int) -> socket.socket:
     return client
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("loop", "workers", "count"),
+    # More than one message holds; and more than two workers can be sent at once.
+    [("asyncio", 1, 300), ("uvloop", 1, 300), ("asyncio", 2, 300), ("uvloop", 2, 300), ("uvloop", 2, 1900)],
+)
 def test_a_connection_outlives_a_restart_and_what_is_asked_meanwhile_is_answered(
-    tmp_path: Path, loop: str, workers: int
+    tmp_path: Path, loop: str, workers: int, count: int
 ) -> None:
     port = lasting_port()
     extra = f'[server]\nloop = "{loop}"\nworkers = {workers}'
     configuration = CONFIGURATION.format(port=port, extra=extra, name="")
     with service(tmp_path, configuration) as one:
         one.told("READY")
-        clients = [connected(port) for _ in range(300)]  # more than one message holds
+        clients = [connected(port) for _ in range(count)]
         with stopped(one) as store:
-            assert len(store.stored) == 300
+            assert len(store.stored) == count
             for client in clients:
                 client.sendall(REQUEST)
-            names = ":".join([STORED] * 300)
+            names = ":".join([STORED] * count)
             with service(tmp_path, configuration, *store.stored, names=names) as again:
                 store.close()
                 assert again.told("FDSTOREREMOVE")["FDNAME"] == STORED
@@ -156,9 +160,10 @@ async def test_a_manager_that_does_not_read_is_not_told_more(
     class Manager(Notifier):
         is_heard = True  # type: ignore[assignment]
 
-        def store(self, name: str, descriptors: Sequence[int]) -> None:
+        def store(self, name: str, descriptors: Sequence[int]) -> bool:
             assert name == STORED
             told.append(len(descriptors))
+            return True
 
         async def settled(self) -> bool:
             return answering
@@ -205,3 +210,70 @@ def test_one_that_nobody_would_serve_is_closed(tmp_path: Path, extra: str) -> No
         left.close()
         assert one.told("FDSTOREREMOVE")["FDNAME"] == STORED
         assert client.recv(100) == b""
+
+
+@each_way
+def test_no_more_are_left_than_systemd_can_take(
+    tmp_path: Path, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = lasting_port()
+    with service(tmp_path, CONFIGURATION.format(port=port, extra=extra, name="")) as one:
+        one.told("READY")
+        clients = [connected(port) for _ in range(MOST_LEFT + 200)]
+        with stopped(one) as store:
+            assert MOST_LEFT - 128 <= len(store.stored) <= MOST_LEFT
+        for client in clients:
+            client.close()
+
+
+async def test_what_systemd_was_not_told_is_not_left_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        notifier = Notifier("/nonexistent/notify")
+        assert await store([ours.detach()], notifier) == 0
+        notifier.close()
+        assert theirs.recv(1) == b"", "it is closed"
+    assert "is not told FDSTORE" in caplog.text
+    assert "left with systemd" not in caplog.text
+
+
+@contextmanager
+def listeners_at(*places: tuple[socket.AddressFamily, str]) -> Iterator[list[Any]]:
+    """Listeners on one port."""
+    sockets: list[socket.socket] = []
+    port = lasting_port()
+    with ExitStack() as stack:
+        for family, host in places:
+            one = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind((host, port))
+            one.listen()
+            sockets.append(one)
+        yield [
+            Mock(
+                addresses=[one.getsockname()[:2]], sockets=[one], config=Mock(protocol="tcp_table", allow=())
+            )
+            for one in sockets
+        ]
+
+
+@pytest.mark.parametrize(
+    ("places", "host", "expected"),
+    [
+        ([(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::1")], "::1", 1),
+        ([(socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")], "127.0.0.1", 1),
+        ([(socket.AF_INET6, "::"), (socket.AF_INET, "127.0.0.1")], "::1", 0),
+        ([(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::1")], "127.0.0.1", 0),
+    ],
+)
+def test_a_connection_goes_back_to_the_listener_that_accepted_it(
+    places: list[tuple[socket.AddressFamily, str]], host: str, expected: int
+) -> None:
+    with listeners_at(*places) as listeners:
+        port = listeners[0].addresses[0][1]
+        with socket.create_connection((host, port)) as client:
+            accepted, _ = listeners[expected].sockets[0].accept()
+            with accepted:
+                assert _listener_of(accepted, listeners) == expected
+            client.close()

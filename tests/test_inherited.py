@@ -116,10 +116,32 @@ def test_a_name_counts_for_more_than_an_address(tcp: socket.socket) -> None:
         inherited = passed(environment(2, "aliases:aliases"), tcp, other)
         taken = inherited.take("aliases", inet(1))
         assert [one.getsockname() for one in taken] == [tcp.getsockname(), other.getsockname()]
-        (by_address,) = inherited.take("others", inet(tcp.getsockname()[1]))
-        for one in (*taken, by_address):
+        for one in taken:
             one.close()
         inherited.close()
+
+
+def test_no_two_listeners_take_one_socket(tcp: socket.socket) -> None:
+    inherited = passed(environment(1, "aliases"), tcp)
+    port = tcp.getsockname()[1]
+    (taken,) = inherited.take("aliases", inet(1))
+    (again,) = inherited.take("aliases", inet(2))  # the same listener's, whose endpoint is another now
+    for name, endpoint in (("others", inet(port)), (None, inet(port, "localhost"))):
+        with pytest.raises(StartError, match="and aliases take the same socket of systemd's"):
+            inherited.take(name, endpoint)
+    taken.close()
+    again.close()
+    (later,) = inherited.take("others", inet(port))  # the other has gone with a reload
+    later.close()
+    inherited.close()
+
+
+def test_a_socket_of_packets_is_warned_about(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as packets:
+        packets.bind(str(tmp_path / "packets"))
+        packets.listen()
+        assert len(passed(environment(1, "packets"), packets)) == 0
+    assert "socket packets of systemd's is not of ListenStream" in caplog.text
 
 
 def test_a_socket_that_no_listener_takes_is_warned_about(

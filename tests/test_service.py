@@ -69,12 +69,14 @@ def service(
     *sockets: socket.socket,
     names: str = "",
     more: dict[str, str] | None = None,
+    output: int | None = None,
 ) -> Iterator[Service]:
-    """Run it with these sockets passed, in the way of systemd: from descriptor 3 on, named."""
+    """Run it with these sockets passed, in the way of systemd: from descriptor 3 on, named. It prints to
+    `output`, else to its log."""
     (place / "tcpmapkit.toml").write_text(configuration)
     (place / "aliases.csv").write_text("from,to\npostmaster@example.org,root@example.org\n")
     log = place / "log"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, log.open("wb") as output:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, log.open("wb") as logged:
         (place / "notify").unlink(missing_ok=True)
         notify.bind(str(place / "notify"))
         notify.settimeout(PATIENCE)
@@ -93,8 +95,8 @@ def service(
         process = subprocess.Popen(
             [*words, str(place / "tcpmapkit.toml")],
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+            stdout=logged if output is None else output,
+            stderr=logged,
             cwd=TOP,
             env=environment | (more or {}),
             pass_fds=descriptors,
@@ -105,6 +107,17 @@ def service(
             process.kill()
             process.wait()
     assert "Traceback" not in log.read_text(), log.read_text()
+
+
+@contextmanager
+def closing_pipe() -> Iterator[int]:
+    """Where somebody could write to, if only anybody read it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        yield writing
+    finally:
+        os.close(writing)
 
 
 def ask(address: tuple[str, int]) -> bytes:
@@ -151,6 +164,17 @@ def test_it_is_ready_when_it_answers_and_tells_of_a_reload_and_of_its_end(tmp_pa
             assert ask(("127.0.0.1", port)) == ANSWER
         one.tell(signal.SIGTERM)
         one.told("STOPPING")
+        assert one.process.wait(PATIENCE) == 0
+
+
+@each_number_of_workers
+def test_it_serves_though_nobody_reads_what_it_prints(tmp_path: Path, extra: str) -> None:
+    port = lasting_port()
+    configuration = CONFIGURATION.format(port=port, extra=extra, name="")
+    with closing_pipe() as nobody, service(tmp_path, configuration, output=nobody) as one:
+        one.told("READY")
+        assert ask(("127.0.0.1", port)) == ANSWER
+        one.tell(signal.SIGTERM)
         assert one.process.wait(PATIENCE) == 0
 
 

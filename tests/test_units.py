@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tcpmapkit.config import ServerConfig
+from tcpmapkit.handover import MOST_LEFT
+from tcpmapkit.inherited import STORED
 from tcpmapkit.process import OTHER_FILES
 from tcpmapkit.site import DEFAULT_FILES
 from tests.documents import TOP, Block, blocks
@@ -83,7 +85,9 @@ def test_the_service_can_do_what_the_server_does() -> None:
     unit = Unit(SERVICE)
     assert int(unit["Service"]["LimitNOFILE"]) >= ServerConfig().max_connections + OTHER_FILES
     assert float(unit["Service"]["TimeoutStopSec"].removesuffix("s")) > ServerConfig().grace
-    assert int(unit["Service"]["FileDescriptorStoreMax"]) >= ServerConfig().max_connections
+    most = int(unit["Service"]["FileDescriptorStoreMax"])
+    assert most == MOST_LEFT
+    assert most * len(f"{STORED}:") < 65536, "execve(2) takes no variable of more than 131072 bytes"
     allowed = unit.values("SystemCallFilter")
     assert allowed[-1].split() == ["@chown", "setpriority"], (
         "what is taken away before is given back only after it"

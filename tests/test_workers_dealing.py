@@ -9,13 +9,15 @@ import socket
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from tcpmapkit.errors import ConfigError, ConfigErrors
 from tcpmapkit.testing import FakeClock
+from tcpmapkit.workers.admission import Admission
 from tcpmapkit.workers.channel import Channel
-from tcpmapkit.workers.dealing import fewest, most_first
+from tcpmapkit.workers.dealing import fewest, makes_room
 from tcpmapkit.workers.in_force import worker_count
 from tcpmapkit.workers.member import LATE, Member
 from tcpmapkit.workers.mistakes import as_data, from_data
@@ -61,9 +63,96 @@ def test_those_that_come_and_go_at_once_are_dealt_in_turn() -> None:
     assert dealt == {1: 100, 2: 100, 3: 100}
 
 
-def test_who_has_most_is_asked_first_to_make_room_and_who_has_none_is_not_asked() -> None:
-    assert most_first({1: 3, 2: 9, 3: 0, 4: 5}, last=2) == [2, 4, 1]
-    assert most_first({0: 4, 1: 4, 2: 4, 3: 3}, last=0) == [1, 2, 0, 3]
+@pytest.mark.parametrize(
+    ("idle", "chosen"),
+    [
+        ({0: (False, 11.0), 1: (False, 12.0)}, 1),
+        ({0: (False, 500.0), 1: (True, 11.0), 2: (False, 700.0)}, 1),
+        ({0: (True, 11.0), 1: (True, 12.0), 2: (False, 900.0)}, 1),
+        ({7: (False, 10.0)}, 7),
+    ],
+)
+def test_the_longest_idle_makes_room_and_before_it_one_whose_client_reconnects_unasked(
+    idle: dict[int, tuple[bool, float]], chosen: int
+) -> None:
+    assert makes_room(idle) == chosen
+
+
+class ACrew:
+    """Workers that take so many connections at a time; what they are told."""
+
+    def __init__(self, *members: Member, room: int) -> None:
+        self.members = self.ready = list(members)
+        self.room = dict.fromkeys((member.number for member in members), room)
+        self.told: list[tuple[int, dict[str, Any]]] = []
+        self.on: dict[str, Any] = {}
+        self.on_ready: list[Any] = []
+
+    @property
+    def connections(self) -> int:
+        return sum(member.connections for member in self.members)
+
+    @property
+    def can_take(self) -> bool:
+        return any(self.room.values())
+
+    def next_in_turn(self) -> Member | None:
+        return next((member for member in self.members if self.room[member.number]), None)
+
+    def tell(self, member: Member, message: dict[str, Any], connection: Any = None) -> None:
+        self.told.append((member.number, message))
+        self.room[member.number] -= connection is not None
+
+
+def test_what_no_worker_could_take_is_dealt_as_soon_as_one_can() -> None:
+    """As after a restart, when the connections of before come all at once."""
+    member, theirs = new_member()
+    crew: Any = ACrew(member, room=3)
+    listener: Any = Mock()
+    turns = Turns(FakeClock())
+    admission = Admission(turns, crew, [listener], None, 100)
+    pairs = [socket.socketpair() for _ in range(10)]
+    for mine, _ in pairs:
+        admission.deal(listener, mine)
+    assert (len(crew.told), admission.connections) == (3, 10)
+    crew.room[1] = 5
+    crew.on["taken"](member, {"taken": 3, "open": 3})
+    assert (len(crew.told), admission.connections) == (8, 10)
+    crew.room[1] = 5
+    crew.on_able()
+    assert (len(crew.told), admission.connections) == (10, 10)
+    for _, peer in pairs:
+        peer.close()
+    member.close()
+    theirs.close()
+    turns.close()
+
+
+def test_room_is_made_by_the_worker_that_has_the_longest_idle_and_else_by_the_next() -> None:
+    channels = [Channel.pair() for _ in range(3)]
+    members = [Member(number, 4711, ours, 0.0, ready=True) for number, (ours, _) in enumerate(channels)]
+    crew: Any = ACrew(*members, room=3)
+    turns = Turns(FakeClock())
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listener: Any = Mock(sockets=[listening])
+        admission = Admission(turns, crew, [listener], None, 3)
+        admission.start()
+        for member in members:
+            member.report({"taken": 0, "open": 1})
+        with socket.create_connection(listening.getsockname()):
+            turns.turn()
+        assert crew.told == [(number, {"idle": True}) for number in range(3)]
+        for member, idle in zip(members, (None, [False, 30.0], [False, 20.0]), strict=True):
+            crew.on["idle"](member, {"idle": idle})
+        assert crew.told[3:] == [(1, {"room": True})]
+        crew.on["room"](members[1], {"room": False})  # it has been asked meanwhile
+        assert crew.told[4:] == [(2, {"room": True})]
+        crew.on["room"](members[2], {"room": True})
+        admission.close()
+    for ours, theirs in channels:
+        ours.close()
+        theirs.close()
+    turns.close()
 
 
 def test_a_worker_that_ran_for_long_is_replaced_at_once() -> None:
@@ -200,6 +289,19 @@ def test_a_signal_whose_turn_raises_loses_none_that_came_with_it(caplog: pytest.
     turns.close()
     assert came == [signal.SIGUSR1, signal.SIGUSR2]
     assert "a bug" in caplog.text
+
+
+def test_however_many_signals_come_in_one_turn_none_of_a_kind_is_lost() -> None:
+    turns = Turns()
+    came = Counter[int]()
+    turns.on_signals((signal.SIGUSR1, signal.SIGUSR2), lambda number: came.update([number]))
+    for _ in range(2000):
+        signal.raise_signal(signal.SIGUSR1)
+    signal.raise_signal(signal.SIGUSR2)
+    turns.turn()
+    turns.close()
+    assert came[signal.SIGUSR1] > 0
+    assert came[signal.SIGUSR2] == 1
 
 
 def test_what_is_unwatched_in_a_turn_is_not_called_in_it() -> None:

@@ -29,6 +29,7 @@ Network = IPv4Network | IPv6Network
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE = re.compile(r"([0-9]+)(B|KiB|MiB|GiB|TiB)")
+_MAPPED = IPv6Network("::ffff:0:0/96")  # IPv4 addresses as an IPv6 socket sees them; peers are told as IPv4
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.?)+")
 
@@ -82,9 +83,14 @@ def parse_network(value: Any) -> Network:
     if not isinstance(value, str):
         raise wrong('a network such as "192.0.2.0/24"', value)
     try:
-        return ip_network(value)
+        found = ip_network(value)
     except ValueError:
         pass
+    else:
+        if isinstance(found, IPv6Network) and found.subnet_of(_MAPPED):
+            text = f"{found.network_address.ipv4_mapped}/{found.prefixlen - 96}"
+            raise ConfigError(f"{show(value)} is of IPv4", hint=f"did you mean '{text}'?")
+        return found
     try:
         network = ip_network(value, strict=False)
     except ValueError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tcpmapkit.listener import Listener, is_waiting
 from tcpmapkit.seldom import Seldom
-from tcpmapkit.workers.dealing import most_first
+from tcpmapkit.workers.dealing import makes_room
 
 if TYPE_CHECKING:
     from tcpmapkit.workers.crew import Crew
@@ -45,17 +45,20 @@ class Admission:
         self.admin = admin
         self.limit = limit
         self._turned_away: Counter[Listener] = Counter()  # that no worker has been told of yet
-        self._waiting: deque[tuple[Listener, socket.socket]] = deque()  # their worker died, no other could
+        self._waiting: deque[tuple[Listener, socket.socket]] = deque()  # nobody could take them
         self._accepting = False
         self._open = False
         self._paused: Timer | None = None
-        self._to_ask: list[int] = []
-        self._asked: Member | None = None
-        self._last_asked = -1
+        # While room is made: the workers that are yet to say what is idle, what the others have said, and who
+        # is to close one.
+        self._asked: set[int] = set()
+        self._idle: dict[int, tuple[bool, float]] = {}
+        self._closing: int | None = None
         self._said = Seldom()
+        crew.on_able = self._deal_what_waits
         crew.on_ready.append(self._worker_came)
         crew.on_given_back = self._given_back
-        crew.on.update(taken=self._reported, room=self._told_of_room)
+        crew.on.update(taken=self._reported, idle=self._told_of_idle, room=self._told_of_room)
         self.replace(listeners)
 
     def replace(self, listeners: Sequence[Listener]) -> None:
@@ -174,7 +177,7 @@ class Admission:
         if self._paused is not None:
             self._paused.cancel()
             self._paused = None
-        self._to_ask, self._asked = [], None
+        self._asked, self._idle, self._closing = set(), {}, None
         if not self._open or self._accepting:
             return
         self._accepting = True
@@ -184,46 +187,60 @@ class Admission:
     # Room.
 
     def _ask_for_room(self) -> None:
-        """Ask the worker with the most connections to close the one that has been idle longest; then the
-        others. Accepting pauses meanwhile."""
+        """Ask each worker for how long which of its connections has been idle, and have the one close that
+        has the longest. Accepting pauses meanwhile."""
         self._pause(PAUSE, full=True)
         now = self._turns.clock()
-        prompt = [member for member in self._crew.ready if not member.is_late(now)]
-        have = {member.number: member.connections for member in prompt}
-        self._to_ask = most_first(have, self._last_asked)
-        self._ask_next()
+        self._asked = {
+            member.number for member in self._crew.ready if member.connections and not member.is_late(now)
+        }
+        for member in self._crew.ready:
+            if member.number in self._asked:
+                self._crew.tell(member, {"idle": True})
 
-    def _ask_next(self) -> None:
-        while self._to_ask:
-            self._last_asked = number = self._to_ask.pop(0)
+    def _told_of_idle(self, member: Member, message: dict[str, Any]) -> None:
+        if member.number in self._asked:
+            self._asked.discard(member.number)
+            if message["idle"] is not None:
+                gives_way, seconds = message["idle"]
+                self._idle[member.number] = bool(gives_way), float(seconds)
+            if not self._asked:
+                self._have_one_closed()
+
+    def _have_one_closed(self) -> None:
+        while self._idle:
+            self._closing = number = makes_room(self._idle)
+            del self._idle[number]
             for member in self._crew.ready:
                 if member.number == number:
-                    self._asked = member
                     self._crew.tell(member, {"room": True})
                     return
-        self._asked = None
         text = "%d connections and none of them idle: accepting pauses"
         self._say("full", text, self.connections)
 
     def _told_of_room(self, member: Member, message: dict[str, Any]) -> None:
-        if member is not self._asked:
+        if member.number != self._closing:
             return
+        self._closing = None
         if message["room"]:
             self._resume()
         else:
-            self._ask_next()
+            self._have_one_closed()
 
     # Workers.
 
     def _reported(self, member: Member, message: dict[str, Any]) -> None:
         member.report(message)
+        self._deal_what_waits()
         if self._paused is not None and self.connections < self.limit and self._crew.can_take:
             self._resume()
 
+    def _deal_what_waits(self) -> None:
+        while self._waiting and self._crew.can_take:
+            self.deal(*self._waiting.popleft())
+
     def _worker_came(self, member: Member) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        for listener, connection in waiting:
-            self.deal(listener, connection)
+        self._deal_what_waits()
         if self._paused is not None:
             self._resume()
 

@@ -57,6 +57,8 @@ class Crew:
         }
         self.on_ready: list[Callable[[Member], None]] = []
         self.on_gone: list[Callable[[Member], None]] = []
+        #: Called when one can take connections again that could take no more.
+        self.on_able: Callable[[], None] = lambda: None
         self.on_given_back: Callable[[list[tuple[Listener, socket.socket]]], None] = lambda given_back: None
         #: What is done with a connection that a worker which stops has left.
         self.on_left: Callable[[socket.socket], None] = lambda connection: connection.close()
@@ -168,6 +170,7 @@ class Crew:
         member.channel.flush()
         if not member.channel.clogged:
             self._watch(member)
+            self.on_able()
 
     def _readable(self, member: Member) -> None:
         try:
@@ -214,6 +217,7 @@ class Crew:
 
     def _ping(self) -> None:
         self._turns.later(PING_INTERVAL, self._ping)
+        self.reap()  # a signal of which the system has told another may be lost
         for member in self.members:
             if not member.ready or member.killed:
                 continue

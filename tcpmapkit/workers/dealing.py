@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["fewest", "most_first"]
+__all__ = ["fewest", "makes_room"]
 
 
 def fewest(connections: Mapping[int, int], last: int) -> int:
@@ -15,11 +15,10 @@ def fewest(connections: Mapping[int, int], last: int) -> int:
     return min(connections, key=lambda number: (connections[number], _turn(connections, number, last)))
 
 
-def most_first(connections: Mapping[int, int], last: int) -> list[int]:
-    """The workers in the order in which they are asked to make room, equals in turn after `last`; those
-    that have no connection are not asked."""
-    able = [number for number, have in connections.items() if have]
-    return sorted(able, key=lambda number: (-connections[number], _turn(connections, number, last)))
+def makes_room(idle: Mapping[int, tuple[bool, float]]) -> int:
+    """The worker whose connection makes room, of each worker the one that it would close: whether its client
+    reconnects unasked, and seconds for which it has been idle. Not empty."""
+    return max(idle, key=lambda number: idle[number])
 
 
 def _turn(connections: Mapping[int, int], number: int, last: int) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from tcpmapkit.errors import ConfigErrors
-from tcpmapkit.handover import store, take_stored
+from tcpmapkit.handover import MOST_LEFT, store, take_stored
 from tcpmapkit.inherited import inherited_sockets
 from tcpmapkit.listener import Listener, as_bound
 from tcpmapkit.process import StartError, drop_privileges, find_identity, limit_connections
@@ -32,6 +32,8 @@ from tcpmapkit.workers.reloading import Reloading
 from tcpmapkit.workers.turns import Turns
 
 if TYPE_CHECKING:
+    import socket
+
     from tcpmapkit.config import ListenerConfig
     from tcpmapkit.site import Site
     from tcpmapkit.workers.member import Member
@@ -221,10 +223,17 @@ class Parent:
         self._notifier.stopping()
         self._reloading.stop()
         self._admission.close()
-        self._crew.on_left = lambda connection: self._left.append(connection.detach())
+        self._crew.on_left = self._leave
         self._crew.stop(leave=self._notifier.is_heard)
         self._turns.later(self._in_force.config.server.grace + _LAST_TURNS, self._kill_the_rest)
         self._end_when_all_went()
+
+    def _leave(self, connection: socket.socket) -> None:
+        """Keep a connection that a worker has left for the next start."""
+        if len(self._left) < MOST_LEFT:
+            self._left.append(connection.detach())
+        else:
+            connection.close()
 
     def _kill_the_rest(self) -> None:
         for member in self._crew.members:

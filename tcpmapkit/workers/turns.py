@@ -11,6 +11,7 @@ import selectors
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
@@ -77,15 +78,18 @@ class Turns:
     def on_signals(self, numbers: Iterable[signal.Signals], call: Callable[[int], None]) -> None:
         """Call it, in its turn, with each of these signals that comes; `close` gives them back."""
 
+        signals: deque[int] = deque()
+
         def came() -> None:
             with contextlib.suppress(BlockingIOError):
-                for number in self._woken.recv(4096):
-                    self._call(partial(call, number))
+                self._woken.recv(4096)  # it only wakes: one that is full holds no more
+            while signals:
+                self._call(partial(call, signals.popleft()))
 
         self.watch(self._woken, came)
         self._wakeup_before = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for number in numbers:
-            self._before[number] = signal.signal(number, lambda *_: None)
+            self._before[number] = signal.signal(number, lambda number, _: signals.append(number))
 
     def run(self) -> None:
         """Go on until `end` is called."""

@@ -174,6 +174,8 @@ class Worker:
                 self._serve(message["deal"], connection)
         elif "ping" in message:
             self._tell({"pong": True, **self.tables.news()})
+        elif "idle" in message:
+            self._tell({"idle": self._serving.server.connections.longest_idle})
         elif "room" in message:
             made = self._serving.server.connections.make_room()
             self._report()
@@ -216,10 +218,7 @@ class Worker:
         if connection is None:
             _log.error("a connection is lost: there is no descriptor left for it")
         elif listener == ADMIN:
-            if self.serve_admin is not None:
-                self._do(self.serve_admin(connection))
-            else:
-                connection.close()
+            self._do(self.serve_admin(connection)) if self.serve_admin else connection.close()
         else:
             self._serving.serve_connection(listener, connection)
 
