@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-def _check_value(instance: object, attribute: attrs.Attribute[str], value: object) -> None:
+def _check_value(value: object) -> None:
     if not isinstance(value, str):
         raise TypeError(f"a value found is a str, not {type(value).__name__}")
     if not value:
@@ -43,7 +43,7 @@ def _check_value(instance: object, attribute: attrs.Attribute[str], value: objec
             raise ValueError("a value found is not valid UTF-8") from None
 
 
-def _check_ttl(instance: object, attribute: attrs.Attribute[float | None], ttl: object) -> None:
+def _check_ttl(instance: object, attribute: Any, ttl: object) -> None:
     if ttl is None:
         return
     if not isinstance(ttl, (int, float)):
@@ -53,7 +53,7 @@ def _check_ttl(instance: object, attribute: attrs.Attribute[float | None], ttl: 
 
 
 @final
-@attrs.frozen
+@attrs.frozen(init=False)
 class Found:
     """The key exists.
 
@@ -65,10 +65,30 @@ class Found:
     Raises `ValueError` or `TypeError` when the value cannot be an answer.
     """
 
-    value: str = attrs.field(validator=_check_value)
-    ttl: float | None = attrs.field(default=None, validator=_check_ttl)
-    values: tuple[str, ...] = attrs.field(default=(), kw_only=True)
-    separator: str = attrs.field(default=",", kw_only=True)
+    value: str
+    ttl: float | None
+    values: tuple[str, ...] = attrs.field(kw_only=True)
+    separator: str = attrs.field(kw_only=True)
+
+    # Written out, since there is one for nearly each lookup: what attrs would make takes twice as long.
+    def __init__(
+        self, value: str, ttl: float | None = None, *, values: tuple[str, ...] = (), separator: str = ","
+    ) -> None:
+        if (
+            type(value) is not str
+            or not value
+            or not value.isascii()
+            or "\n" in value
+            or "\r" in value
+            or "\0" in value
+        ):
+            _check_value(value)
+        if ttl is not None:
+            _check_ttl(self, None, ttl)
+        _set_value(self, value)
+        _set_ttl(self, ttl)
+        _set_values(self, values)
+        _set_separator(self, separator)
 
     @classmethod
     def joined(cls, values: Iterable[str], separator: str, ttl: float | None = None) -> Found | NotFound:
@@ -77,6 +97,11 @@ class Found:
         if not kept:
             return NotFound(ttl)
         return cls(separator.join(kept), ttl, values=kept if len(kept) > 1 else (), separator=separator)
+
+
+_set_value, _set_ttl, _set_values, _set_separator = (
+    vars(Found)[name].__set__ for name in ("value", "ttl", "values", "separator")
+)
 
 
 @final
@@ -175,7 +200,7 @@ def _unsplit(key: str) -> Address:
 _NO_ATTRIBUTES: Mapping[str, str] = {}
 
 
-@attrs.define(eq=False, init=False)
+@attrs.define(eq=False)
 class Query:
     """One question, as a resolver sees it.
 
@@ -194,53 +219,22 @@ class Query:
     """
 
     key: str
-    map: str
-    protocol: str
-    attributes: Mapping[str, str]
-    deadline: float
-    clock: Callable[[], float]
-    split: Callable[[str], Address]
-    partial: bool
-    trace: list[Any] | None
-    origin: Query | None = attrs.field(repr=False)
-    work: Any = attrs.field(repr=False)
-    waited: tuple[tuple[str, str, float], ...] = attrs.field(repr=False)
-    answered_by: str
-    matched: int
-    unchanged_by: Callable[[str], str] | None = attrs.field(repr=False)
-    _address: Address | None = attrs.field(repr=False)
-
-    # Written out, since there is one for each lookup: attrs would look up the default of each field that is
-    # no argument.
-    def __init__(
-        self,
-        key: str,
-        map: str = "",
-        protocol: str = "",
-        attributes: Mapping[str, str] = _NO_ATTRIBUTES,
-        deadline: float = float("inf"),
-        clock: Callable[[], float] = time.monotonic,
-        split: Callable[[str], Address] = _unsplit,
-        partial: bool = False,
-        trace: list[Any] | None = None,
-        origin: Query | None = None,
-    ) -> None:
-        self.key = key
-        self.map = map
-        self.protocol = protocol
-        self.attributes = attributes
-        self.deadline = deadline
-        self.clock = clock
-        self.split = split
-        self.partial = partial
-        self.trace = trace
-        self.origin = origin
-        self.work = None
-        self.waited = ()
-        self.answered_by = ""
-        self.matched = 0
-        self.unchanged_by = None
-        self._address = None
+    map: str = ""
+    protocol: str = ""
+    attributes: Mapping[str, str] = _NO_ATTRIBUTES
+    deadline: float = float("inf")
+    clock: Callable[[], float] = time.monotonic
+    split: Callable[[str], Address] = _unsplit
+    partial: bool = False
+    trace: list[Any] | None = None
+    origin: Query | None = attrs.field(default=None, repr=False)
+    # These are nobody's to give. With `init=False` each would cost two look-ups, for every lookup.
+    work: Any = attrs.field(default=None, kw_only=True, repr=False)
+    waited: tuple[tuple[str, str, float], ...] = attrs.field(default=(), kw_only=True, repr=False)
+    answered_by: str = attrs.field(default="", kw_only=True)
+    matched: int = attrs.field(default=0, kw_only=True)
+    unchanged_by: Callable[[str], str] | None = attrs.field(default=None, kw_only=True, repr=False)
+    _address: Address | None = attrs.field(default=None, kw_only=True, repr=False)
 
     @property
     def address(self) -> Address:

@@ -112,9 +112,10 @@ class Service:
     def reply_to(self, answer: Answer, request: Lookup, codec: Codec) -> bytes:
         """The reply that tells `answer`, kept ready for the same request where that is allowed."""
         outcome = answer.outcome
-        reply = self.encode(outcome, codec)
-        counted = self._outcomes.get(request.map, self.counters.no_map)
         kind = type(outcome)
+        # What is found is told as it is, by every service.
+        reply = codec.encode(outcome) if kind is Found else self.encode(outcome, codec)
+        counted = self._outcomes.get(request.map, self.counters.no_map)
         self.replied_at = now = self.clock()
         elapsed = now - request.began
         latency = counted.latency

@@ -104,7 +104,12 @@ class File:
     def resolve(self, query: Any) -> Found | TempFail | PermFail | None:
         """The entry of the key, or a miss; a value that no reply can carry is a failure."""
         entry = self._table.get(query.key)
-        return table_answer(entry) if isinstance(entry, str) else None
+        if not isinstance(entry, str):
+            return None
+        try:
+            return Found(entry)
+        except ValueError:
+            return table_answer(entry)
 
 
 @hookimpl
