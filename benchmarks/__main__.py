@@ -11,18 +11,28 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from benchmarks.contenders import all_contenders
 from benchmarks.large import Large, measure_large
 from benchmarks.layers import Layer, measure_layers
 from benchmarks.postmap import Asked, measure_postmap
 from benchmarks.processes import the_core
 from benchmarks.programs import NoCompiler, compile_programs
-from benchmarks.report import Report, machine, write_report
+from benchmarks.report import Report, machine, read_report, write_report
 from benchmarks.rounds import Cell, measure
 from benchmarks.startup import Startup, measure_startup
 from benchmarks.waiting import measure_hanging, measure_waiting
 
-_PARTS = ["servers", "waiting", "postmap", "large", "layers", "startup"]
+#: What each part measures, by the names of a report.
+_MEASURED = {
+    "servers": ["cells"],
+    "waiting": ["waiting", "hanging"],
+    "postmap": ["asked"],
+    "large": ["large"],
+    "layers": ["layers"],
+    "startup": ["startups"],
+}
 
 _DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
 
@@ -42,13 +52,28 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--rows", type=int, nargs="+", default=[1_000_000], metavar="N", help="of the big tables (1 million)"
     )
-    parser.add_argument("--skip", nargs="+", default=[], choices=_PARTS, metavar="PART", help=f"of {_PARTS}")
+    parser.add_argument(
+        "--skip", nargs="+", default=[], choices=[*_MEASURED], metavar="PART", help=f"of {[*_MEASURED]}"
+    )
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="have the parts that are skipped stay as they were measured before",
+    )
     parser.add_argument("--trial", action="store_true", help="one tiny round of everything")
     options = parser.parse_args(given)
     if options.trial:
         options.rounds, options.seconds, options.connections, options.keys = 1, 0.05, [1, 8], 50
         options.rows = [1000]
     return options
+
+
+def _with_kept(report: Report, before: Report, parts: Sequence[str]) -> Report:
+    """A run with some parts as they were measured before, which it says."""
+    kept = {name: getattr(before, name) for part in parts for name in _MEASURED[part]}
+    missing = {name: why for name, why in report.missing.items() if name not in parts}
+    line = f"{', '.join(parts)}: of a run before, {before.how['command']} on {before.how['system']}"
+    return attrs.evolve(report, **kept, missing=missing, how={**report.how, "kept": line})
 
 
 def _without_place(given: Sequence[str]) -> list[str]:
@@ -121,6 +146,8 @@ def main(given: Sequence[str] | None = None) -> int:
         ' `format = "json"` and `[admin]`, whose `/metrics` is asked for every second',
     }
     report = Report(how, cells, waiting, hanging, asked, large, startups, layers, missing)
+    if options.keep:
+        report = _with_kept(report, read_report(options.output), options.skip)
     write_report(report, options.output)
     say(f"written to {options.output}")
     return 0

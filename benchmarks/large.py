@@ -28,6 +28,7 @@ __all__ = ["Large", "measure_large"]
 _KINDS = {
     "file, in memory": ("file", "memory"),
     "csv, in memory": ("csv", "memory"),
+    "file, index": ("file", "disk"),
     "csv, index": ("csv", "disk"),
 }
 #: A dictionary of more rows than this is nothing that anybody should have.

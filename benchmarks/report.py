@@ -21,7 +21,7 @@ from benchmarks.rounds import Cell
 from benchmarks.startup import Startup
 from benchmarks.waiting import Hanging, Waiting
 
-__all__ = ["Report", "write_report"]
+__all__ = ["Report", "read_report", "write_report"]
 
 #: Microseconds; a bar that were longer would leave nothing of the others to be seen.
 _TALLEST = 150.0
@@ -32,13 +32,13 @@ class Report:
     """A whole run; `how` says under which conditions, line by line, `missing` what is not in it and why."""
 
     how: dict[str, str]
-    cells: Sequence[Cell]
-    waiting: Sequence[Waiting]
+    cells: list[Cell]
+    waiting: list[Waiting]
     hanging: Hanging | None
-    asked: Sequence[Asked]
-    large: Sequence[Large]
-    startups: Sequence[Startup]
-    layers: Sequence[Layer]
+    asked: list[Asked]
+    large: list[Large]
+    startups: list[Startup]
+    layers: list[Layer]
     missing: dict[str, str]
 
 
@@ -260,6 +260,13 @@ def _plots(report: Report) -> dict[str, tuple[str, list[str], list[Bar], str]]:
         if bars:
             plots["postmap"] = ("Microseconds for each key of postmap -q - (less is better)", ways, bars, "")
     return plots
+
+
+def read_report(directory: Path) -> Report:
+    """What `write_report` has written there. Raises `OSError`, `ValueError` when there is none."""
+    from cattrs import structure
+
+    return structure(json.loads((directory / "results.json").read_text()), Report)
 
 
 def write_report(report: Report, directory: Path) -> None:

@@ -145,6 +145,7 @@ def test_tables_and_layers_are_measured_without_the_servers(tmp_path: Path) -> N
     assert {table["kind"]: bool(table["disk"]) for table in results["large"]} == {
         "file, in memory": False,
         "csv, in memory": False,
+        "file, index": True,
         "csv, index": True,
     }
     assert all(cost > 0 for layer in results["layers"] for cost in layer["costs"])
@@ -152,6 +153,25 @@ def test_tables_and_layers_are_measured_without_the_servers(tmp_path: Path) -> N
     assert "## Big tables" in text
     assert "## What each layer costs" in text
     assert "Not measured: servers: left out." in text
+
+
+@pytest.mark.usefixtures("programs")
+def test_parts_that_are_left_out_can_stay_as_they_were(tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    parts = ["servers", "waiting", "postmap", "large", "layers", "startup"]
+    for measured in ("layers", "large"):
+        skipped = [part for part in parts if part != measured]
+        keep = ["--keep"] if measured == "large" else []
+        given = ["--trial", *keep, "--skip", *skipped, "--output", str(page)]
+        assert main(given) == 0
+    results = json.loads((page / "results.json").read_text())
+    assert results["layers"]
+    assert results["large"]
+    assert results["missing"] == {}
+    text = (page / "README.md").read_text()
+    assert "## Big tables" in text
+    assert "## What each layer costs" in text
+    assert "* kept: servers, waiting, postmap, layers, startup: of a run before, `./dev bench --trial" in text
 
 
 def _cell(contender: str, ratio: float, p99: float) -> Cell:
