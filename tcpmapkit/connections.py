@@ -91,12 +91,10 @@ class Connections:
 
     @property
     def longest_idle(self) -> tuple[bool, float] | None:
-        """Of the connection that would make room: whether its client reconnects unasked, and for how many
-        seconds it has been idle; None when there is none."""
+        """Of the connection that would make room: whether its client reconnects unasked, and since when it has
+        been idle; None when there is none."""
         longest = self._longest_idle()
-        if longest is None:
-            return None
-        return longest.service.gives_way, self._clock() - longest.last_active
+        return (longest.service.gives_way, longest.last_active) if longest is not None else None
 
     def _longest_idle(self) -> Connection | None:
         """The connection to make room, last in `_idle`; first those whose clients reconnect unasked."""

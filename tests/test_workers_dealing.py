@@ -66,9 +66,9 @@ def test_those_that_come_and_go_at_once_are_dealt_in_turn() -> None:
 @pytest.mark.parametrize(
     ("idle", "chosen"),
     [
-        ({0: (False, 11.0), 1: (False, 12.0)}, 1),
-        ({0: (False, 500.0), 1: (True, 11.0), 2: (False, 700.0)}, 1),
-        ({0: (True, 11.0), 1: (True, 12.0), 2: (False, 900.0)}, 1),
+        ({0: (False, 12.0), 1: (False, 11.0)}, 1),
+        ({0: (False, 11.0), 1: (True, 500.0), 2: (False, 7.0)}, 1),
+        ({0: (True, 12.0), 1: (True, 11.0), 2: (False, 9.0)}, 1),
         ({7: (False, 10.0)}, 7),
     ],
 )
@@ -142,7 +142,7 @@ def test_room_is_made_by_the_worker_that_has_the_longest_idle_and_else_by_the_ne
         with socket.create_connection(listening.getsockname()):
             turns.turn()
         assert crew.told == [(number, {"idle": True}) for number in range(3)]
-        for member, idle in zip(members, (None, [False, 30.0], [False, 20.0]), strict=True):
+        for member, idle in zip(members, (None, [False, 20.0], [False, 30.0]), strict=True):
             crew.on["idle"](member, {"idle": idle})
         assert crew.told[3:] == [(1, {"room": True})]
         crew.on["room"](members[1], {"room": False})  # it has been asked meanwhile

@@ -187,8 +187,8 @@ class Admission:
     # Room.
 
     def _ask_for_room(self) -> None:
-        """Ask each worker for how long which of its connections has been idle, and have the one close that
-        has the longest. Accepting pauses meanwhile."""
+        """Ask each worker since when which of its connections has been idle, and have the longest of all
+        closed. Accepting pauses meanwhile."""
         self._pause(PAUSE, full=True)
         now = self._turns.clock()
         self._asked = {
@@ -202,8 +202,8 @@ class Admission:
         if member.number in self._asked:
             self._asked.discard(member.number)
             if message["idle"] is not None:
-                gives_way, seconds = message["idle"]
-                self._idle[member.number] = bool(gives_way), float(seconds)
+                gives_way, since = message["idle"]
+                self._idle[member.number] = bool(gives_way), float(since)
             if not self._asked:
                 self._have_one_closed()
 

@@ -17,8 +17,8 @@ def fewest(connections: Mapping[int, int], last: int) -> int:
 
 def makes_room(idle: Mapping[int, tuple[bool, float]]) -> int:
     """The worker whose connection makes room, of each worker the one that it would close: whether its client
-    reconnects unasked, and seconds for which it has been idle. Not empty."""
-    return max(idle, key=lambda number: idle[number])
+    reconnects unasked, and since when it has been idle, by a clock that all have. Not empty."""
+    return min(idle, key=lambda number: (not idle[number][0], idle[number][1]))
 
 
 def _turn(connections: Mapping[int, int], number: int, last: int) -> int:
