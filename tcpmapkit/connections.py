@@ -91,8 +91,8 @@ class Connections:
 
     @property
     def longest_idle(self) -> tuple[bool, float] | None:
-        """Of the connection that would make room: whether its client reconnects unasked, and since when it has
-        been idle; None when there is none."""
+        """Of the connection that would make room: whether its client reconnects unasked, and since when it is
+        idle; None when there is none."""
         longest = self._longest_idle()
         return (longest.service.gives_way, longest.last_active) if longest is not None else None
 
