@@ -19,6 +19,7 @@ from benchmarks.layers import Layer, measure_layers
 from benchmarks.postmap import Asked, measure_postmap
 from benchmarks.processes import the_core
 from benchmarks.programs import NoCompiler, compile_programs
+from benchmarks.replacing import Replaced, measure_replacing
 from benchmarks.report import Report, machine, read_report, write_report
 from benchmarks.rounds import Cell, measure
 from benchmarks.startup import Startup, measure_startup
@@ -30,8 +31,17 @@ _MEASURED = {
     "waiting": ["waiting", "hanging"],
     "postmap": ["asked"],
     "large": ["large"],
+    "replacing": ["replaced"],
     "layers": ["layers"],
     "startup": ["startups"],
+}
+
+_REPLACED = {
+    "csv, index": 1_000_000,
+    "csv, in memory": 1_000_000,
+    "file, in memory": 1_000_000,
+    "cidr": 100_000,
+    "pcre": 10_000,
 }
 
 _DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
@@ -65,6 +75,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     if options.trial:
         options.rounds, options.seconds, options.connections, options.keys = 1, 0.05, [1, 8], 50
         options.rows = [1000]
+    options.replaced = dict.fromkeys(_REPLACED, 500) if options.trial else _REPLACED
     return options
 
 
@@ -117,6 +128,9 @@ def main(given: Sequence[str] | None = None) -> int:
         large: list[Large] = []
         if "large" not in options.skip:
             large = measure_large(directory, options.rows, say)
+        replaced: list[Replaced] = []
+        if "replacing" not in options.skip:
+            replaced = measure_replacing(directory, options.replaced, core, say)
         layers: list[Layer] = []
         if "layers" not in options.skip:
             say("layers")
@@ -145,7 +159,7 @@ def main(given: Sequence[str] | None = None) -> int:
         "log and metrics on": 'the same cached map and the same chain, over tcp_table; with `level = "info"`,'
         ' `format = "json"` and `[admin]`, whose `/metrics` is asked for every second',
     }
-    report = Report(how, cells, waiting, hanging, asked, large, startups, layers, missing)
+    report = Report(how, cells, waiting, hanging, asked, large, replaced, startups, layers, missing)
     if options.keep:
         report = _with_kept(report, read_report(options.output), options.skip)
     write_report(report, options.output)

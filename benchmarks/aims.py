@@ -17,6 +17,7 @@ from benchmarks.contenders import (
     TWISTED,
 )
 from benchmarks.postmap import IN_PROCESS, Asked
+from benchmarks.replacing import Replaced
 from benchmarks.rounds import Cell
 from benchmarks.startup import Startup
 
@@ -32,6 +33,7 @@ _RATIOS = {
 }
 _TWISTED = 3.3
 _P99 = 2.5
+_LONGEST_WAIT = 20.0
 
 _BESIDE_TWISTED = (
     "at {connections} the C reference itself, which only looks a key up, is {most:.1f} times"
@@ -44,6 +46,7 @@ _P99_OF_A_CHAIN = (
     " with slots, it makes no native ones, so that these would have to be written otherwise first"
 )
 _SMALL_TABLES = "the microsecond that Python takes to ask a table at all; behind a socket it does not show"
+_LONG_WAIT = "see how long they wait on this machine when no table is replaced"
 _STARTUP = "a busy machine: see the least of the rounds"
 
 
@@ -57,13 +60,19 @@ class Aim:
     why: str
 
 
-def aims(cells: Sequence[Cell], asked: Sequence[Asked], startups: Sequence[Startup]) -> list[Aim]:
+def aims(
+    cells: Sequence[Cell],
+    asked: Sequence[Asked],
+    replaced: Sequence[Replaced],
+    startups: Sequence[Startup],
+) -> list[Aim]:
     """All that was wanted and has been measured."""
     return [
         *_throughput(cells),
         *_beside_twisted(cells),
         *_latency(cells),
         *_tables(asked),
+        *_replacements(replaced),
         *_starts(startups),
     ]
 
@@ -112,6 +121,12 @@ def _tables(asked: Sequence[Asked]) -> Iterator[Aim]:
         if one.through == IN_PROCESS and one.table != "texthash":
             what = f"{one.table}, {one.rows} rows: microseconds, at most Postfix's own"
             yield _aim(what, own[one.table, one.rows], cost(one), _SMALL_TABLES, least=False, form=".1f")
+
+
+def _replacements(replaced: Sequence[Replaced]) -> Iterator[Aim]:
+    for one in replaced:
+        what = f"{one.kind}, {one.rows} rows replaced: milliseconds that others wait"
+        yield _aim(what, _LONGEST_WAIT, one.max / 1000, _LONG_WAIT, least=False, form=".1f")
 
 
 def _starts(startups: Sequence[Startup]) -> Iterator[Aim]:

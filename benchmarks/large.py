@@ -23,7 +23,7 @@ import attrs
 from benchmarks.processes import pss
 from tcpmapkit.testing import started_file
 
-__all__ = ["Large", "measure_large"]
+__all__ = ["Large", "lines_of", "measure_large"]
 
 _KINDS = {
     "file, in memory": ("file", "memory"),
@@ -53,7 +53,8 @@ class Large:
     lookup: float
 
 
-def _lines(kind: str, count: int) -> Iterator[str]:
+def lines_of(kind: str, count: int) -> Iterator[str]:
+    """The text of a table of that many rows, in pieces."""
     separator = "," if kind == "csv" else " "
     if kind == "csv":
         yield "key,value\n"
@@ -76,7 +77,7 @@ def measure_large(directory: Path, rows: Sequence[int], told: Callable[[str], No
             place.mkdir()
             table = place / "table"
             with table.open("w") as file:
-                file.writelines(_lines(kind, count))
+                file.writelines(lines_of(kind, count))
             (place / "tcpmapkit.toml").write_text(
                 f"[maps.large]\ncache = false\n[[maps.large.resolvers]]\n"
                 f'type = "{kind}"\npath = "table"\nindex = "{index}"\nindex_directory = "."\n'

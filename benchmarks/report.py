@@ -17,6 +17,7 @@ from benchmarks.large import Large
 from benchmarks.layers import Layer
 from benchmarks.plot import THEMES, Bar, bar_chart
 from benchmarks.postmap import Asked
+from benchmarks.replacing import Replaced
 from benchmarks.rounds import Cell
 from benchmarks.startup import Startup
 from benchmarks.waiting import Hanging, Waiting
@@ -37,6 +38,7 @@ class Report:
     hanging: Hanging | None
     asked: list[Asked]
     large: list[Large]
+    replaced: list[Replaced]
     startups: list[Startup]
     layers: list[Layer]
     missing: dict[str, str]
@@ -74,7 +76,8 @@ def markdown(report: Report) -> str:
     """The page."""
     parts = ["# Benchmarks", "Written by `./dev bench`; how it measures is said at the end."]
     parts += [*_throughput(report), *_latency(report)]
-    parts += [*_waiting(report), *_asked(report), *_large(report), *_layers(report), *_startup(report)]
+    parts += [*_waiting(report), *_asked(report), *_large(report), *_replaced(report)]
+    parts += [*_layers(report), *_startup(report)]
     parts += _falls_short(report)
     for name, reason in report.missing.items():
         parts += [f"Not measured: {name}: {reason}."]
@@ -178,6 +181,28 @@ def _large(report: Report) -> Iterator[str]:
     )
 
 
+def _replaced(report: Report) -> Iterator[str]:
+    if not report.replaced:
+        return
+    yield "## While a table is replaced"
+    yield (
+        "Milliseconds that a client of another map on the same process waits, asking every 0.2 ms, when a"
+        " table is replaced and when none is; and seconds until the new one answers."
+    )
+    heads = ["table", "99.9 % within", "longest", "none replaced: 99.9 % within", "longest", "taken after, s"]
+    yield table(
+        heads,
+        (
+            [
+                f"{one.kind}, {one.rows:,} {'rules' if one.kind == 'pcre' else 'rows'}",
+                *(f"{wait / 1000:.1f}" for wait in (one.p999, one.max, one.alone_p999, one.alone_max)),
+                f"{one.taken:.1f}",
+            ]
+            for one in report.replaced
+        ),
+    )
+
+
 def _layers(report: Report) -> Iterator[str]:
     if not report.layers:
         return
@@ -197,7 +222,7 @@ def _startup(report: Report) -> Iterator[str]:
 
 
 def _falls_short(report: Report) -> Iterator[str]:
-    found = aims(report.cells, report.asked, report.startups)
+    found = aims(report.cells, report.asked, report.replaced, report.startups)
     if not found:
         return
     yield "## What is wanted, and what falls short"

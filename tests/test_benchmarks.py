@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks import replacing
 from benchmarks.__main__ import main
 from benchmarks.aims import aims
 from benchmarks.contenders import CACHED, CHAIN, TWISTED, Contender
@@ -20,6 +21,7 @@ from benchmarks.data import KEYS, rows, tcp_questions, write_questions
 from benchmarks.postmap import IN_PROCESS, Asked
 from benchmarks.processes import Process, pinned, running
 from benchmarks.programs import NoCompiler, Programs, compile_programs
+from benchmarks.replacing import Replaced
 from benchmarks.rounds import Cell, run_load
 from benchmarks.startup import Startup
 from tcpmapkit.protocols.tcp_table import encode, quote
@@ -113,7 +115,7 @@ def test_what_is_pinned_runs_on_that_core_alone() -> None:
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"[{core}]\n"
 
 
-OTHER_PARTS = ["waiting", "postmap", "large", "layers", "startup"]
+OTHER_PARTS = ["waiting", "postmap", "large", "replacing", "layers", "startup"]
 
 
 @pytest.mark.usefixtures("programs")
@@ -139,7 +141,7 @@ def test_a_tiny_run_writes_the_table_and_the_plots(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("programs")
 def test_tables_and_layers_are_measured_without_the_servers(tmp_path: Path) -> None:
     page = tmp_path / "page"
-    skipped = ["servers", "waiting", "postmap", "startup"]
+    skipped = ["servers", "waiting", "postmap", "replacing", "startup"]
     assert main(["--trial", "--rows", "1000", "--skip", *skipped, "--output", str(page)]) == 0
     results = json.loads((page / "results.json").read_text())
     assert {table["kind"]: bool(table["disk"]) for table in results["large"]} == {
@@ -158,7 +160,7 @@ def test_tables_and_layers_are_measured_without_the_servers(tmp_path: Path) -> N
 @pytest.mark.usefixtures("programs")
 def test_parts_that_are_left_out_can_stay_as_they_were(tmp_path: Path) -> None:
     page = tmp_path / "page"
-    parts = ["servers", "waiting", "postmap", "large", "layers", "startup"]
+    parts = ["servers", *OTHER_PARTS]
     for measured in ("layers", "large"):
         skipped = [part for part in parts if part != measured]
         keep = ["--keep"] if measured == "large" else []
@@ -171,7 +173,25 @@ def test_parts_that_are_left_out_can_stay_as_they_were(tmp_path: Path) -> None:
     text = (page / "README.md").read_text()
     assert "## Big tables" in text
     assert "## What each layer costs" in text
-    assert "* kept: servers, waiting, postmap, layers, startup: of a run before, `./dev bench --trial" in text
+    assert (
+        "* kept: servers, waiting, postmap, replacing, layers, startup: of a run before, `./dev bench --trial"
+        in text
+    )
+
+
+@pytest.mark.usefixtures("programs")
+def test_what_others_wait_while_a_table_is_replaced_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replacing, "_ALONE", 0.1)
+    monkeypatch.setattr(replacing, "_AFTER", 0.1)
+    page = tmp_path / "page"
+    skipped = ["servers", *(part for part in OTHER_PARTS if part != "replacing")]
+    assert main(["--trial", "--skip", *skipped, "--output", str(page)]) == 0
+    found = json.loads((page / "results.json").read_text())["replaced"]
+    assert {one["kind"] for one in found} == set(replacing._KINDS)
+    assert all(0 < one["p999"] <= one["max"] and one["taken"] > 0 for one in found)
+    assert "## While a table is replaced" in (page / "README.md").read_text()
 
 
 def _cell(contender: str, ratio: float, p99: float) -> Cell:
@@ -187,7 +207,8 @@ def test_what_falls_short_is_said_with_the_reason() -> None:
         Asked("pcre", 10_000, IN_PROCESS, (5.0,)),
     ]
     startups = [Startup("query, CPU", (0.08, 0.09), 0.1)]
-    found = {aim.what: bool(aim.why) for aim in aims(cells, asked, startups)}
+    replaced = [Replaced("cidr", 9, 1, 2, 3, 12_000, 1), Replaced("pcre", 9, 1, 2, 3, 21_000, 1)]
+    found = {aim.what: bool(aim.why) for aim in aims(cells, asked, replaced, startups)}
     assert found == {
         f"{CACHED}, 64 connections: throughput / C": False,
         f"{CHAIN}, 64 connections: throughput / C": True,
@@ -197,5 +218,7 @@ def test_what_falls_short_is_said_with_the_reason() -> None:
         f"{CHAIN}, 64 connections: p99 / C": True,
         "pcre, 10 rows: microseconds, at most Postfix's own": True,
         "pcre, 10000 rows: microseconds, at most Postfix's own": False,
+        "cidr, 9 rows replaced: milliseconds that others wait": False,
+        "pcre, 9 rows replaced: milliseconds that others wait": True,
         "query, CPU: seconds more than the libraries": False,
     }
