@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tcpmapkit import ConfigError, Query
+from tcpmapkit import ConfigError, LookupTempFail, Query
 from tcpmapkit.resolvers.csv import Csv
 from tests.loading import load, value
 
@@ -112,7 +112,8 @@ def test_a_damaged_file_is_refused_as_a_whole(table: Path, content: bytes, line:
     with pytest.raises(ConfigError, match=message) as caught:
         load(resolver)
     assert (caught.value.file, caught.value.line) == (table, line)
-    assert resolver.resolve(Query("a")) is None
+    with pytest.raises(LookupTempFail, match="not loaded"):
+        resolver.resolve(Query("a"))
 
 
 @pytest.mark.parametrize(

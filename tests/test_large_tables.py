@@ -225,6 +225,8 @@ def test_a_large_table_in_memory_is_spread_and_freed_part_by_part(
         next(freed)
         assert len(entries._parts) == before - 1
     assert not entries._parts, "stopped, it holds nothing any more"
+    with pytest.raises(LookupTempFail, match="not loaded"):  # and does not say that there is no such key
+        answer(table, "k1")
 
 
 def test_a_file_is_read_a_mebibyte_at_a_time_as_text_too(tmp_path: Path) -> None:

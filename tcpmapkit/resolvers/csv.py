@@ -18,7 +18,7 @@ from tcpmapkit.resolvers.table import (
     INDEX_HELP,
     IndexKind,
     Table,
-    empty_table,
+    no_table,
     open_table,
 )
 
@@ -169,7 +169,7 @@ class Csv:
     )
     index: IndexKind = attrs.field(default="auto", metadata={"help": INDEX_HELP})
     index_directory: Path | None = attrs.field(default=None, metadata={"help": INDEX_DIRECTORY_HELP})
-    _table: Table = attrs.field(init=False, factory=empty_table, repr=False)
+    _table: Table = attrs.field(init=False, factory=no_table, repr=False)
 
     def __attrs_post_init__(self) -> None:
         for option in ("key_column", "value_column"):
@@ -184,7 +184,7 @@ class Csv:
 
     async def stop(self) -> None:
         """Let go of the table."""
-        table, self._table = self._table, empty_table()
+        table, self._table = self._table, no_table()
         await table.close()
 
     @property

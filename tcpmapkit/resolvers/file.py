@@ -17,7 +17,7 @@ from tcpmapkit.resolvers.table import (
     INDEX_HELP,
     IndexKind,
     Table,
-    empty_table,
+    no_table,
     open_table,
 )
 
@@ -74,7 +74,7 @@ class File:
     )
     index: IndexKind = attrs.field(default="auto", metadata={"help": INDEX_HELP})
     index_directory: Path | None = attrs.field(default=None, metadata={"help": INDEX_DIRECTORY_HELP})
-    _table: Table = attrs.field(init=False, factory=empty_table, repr=False)
+    _table: Table = attrs.field(init=False, factory=no_table, repr=False)
 
     async def start(self, context: Any) -> None:
         """Read the table, or open its index. Raises `ConfigError` when it cannot be read."""
@@ -84,7 +84,7 @@ class File:
 
     async def stop(self) -> None:
         """Let go of the table."""
-        table, self._table = self._table, empty_table()
+        table, self._table = self._table, no_table()
         await table.close()
 
     @property

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 import attrs
 
-from tcpmapkit import ConfigError
+from tcpmapkit import ConfigError, LookupTempFail
 from tcpmapkit.resolvers.source_file import Identity, identity_of, is_same
 from tcpmapkit.resolvers.table.entries import Entries, read_entries
 from tcpmapkit.resolvers.table.reading import Entry, Reading, Warnings
@@ -28,7 +28,7 @@ __all__ = [
     "IndexKind",
     "Reading",
     "Table",
-    "empty_table",
+    "no_table",
     "open_table",
 ]
 
@@ -73,9 +73,14 @@ class Table:
             await asyncio.to_thread(self._index.close)
 
 
-def empty_table() -> Table:
-    """The table of a resolver that has not been started."""
-    return Table(Entries(large=False).get, 0)
+def no_table() -> Table:
+    """What a resolver has that is not started, or is stopped: whoever asks it all the same must not be told
+    that there is no such key."""
+    return Table(_not_loaded, 0)
+
+
+def _not_loaded(key: str) -> NoReturn:
+    raise LookupTempFail("the table is not loaded")
 
 
 async def open_table(reading: Reading, index: IndexKind, directory: Path | None, context: Any) -> Table:
