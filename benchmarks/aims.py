@@ -94,7 +94,10 @@ def _throughput(cells: Sequence[Cell]) -> Iterator[Aim]:
     for place, cell in _places(cells, list(_RATIOS)):
         wanted = _RATIOS[cell.contender].get(cell.connections)
         if wanted is not None:
-            why = "the layers above, in Python; and see how far the rounds are from one another"
+            why = (
+                "the layers, in Python: see what they cost on this machine, which is what matters beside a"
+                " reference that hardly computes; and how far the rounds are from one another"
+            )
             yield _aim(f"{place}: throughput / C", wanted, cell.ratio, why, least=True)
 
 
