@@ -13,15 +13,19 @@ from xml.etree import ElementTree
 
 import pytest
 
+import benchmarks.__main__
 from benchmarks import replacing
 from benchmarks.__main__ import main
 from benchmarks.aims import aims
 from benchmarks.contenders import CACHED, CHAIN, TWISTED, Contender
 from benchmarks.data import KEYS, rows, tcp_questions, write_questions
+from benchmarks.large import Large
+from benchmarks.layers import Layer
 from benchmarks.postmap import IN_PROCESS, Asked
 from benchmarks.processes import Process, pinned, running
 from benchmarks.programs import NoCompiler, Programs, compile_programs
 from benchmarks.replacing import Replaced
+from benchmarks.report import Report, read_report, write_report
 from benchmarks.rounds import Cell, run_load
 from benchmarks.startup import Startup
 from tcpmapkit.protocols.tcp_table import encode, quote
@@ -159,24 +163,17 @@ def test_tables_and_layers_are_measured_without_the_servers(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("programs")
 def test_parts_that_are_left_out_can_stay_as_they_were(tmp_path: Path) -> None:
-    page = tmp_path / "page"
-    parts = ["servers", *OTHER_PARTS]
-    for measured in ("layers", "large"):
-        skipped = [part for part in parts if part != measured]
-        keep = ["--keep"] if measured == "large" else []
-        given = ["--trial", *keep, "--skip", *skipped, "--output", str(page)]
-        assert main(given) == 0
-    results = json.loads((page / "results.json").read_text())
-    assert results["layers"]
-    assert results["large"]
-    assert results["missing"] == {}
-    text = (page / "README.md").read_text()
-    assert "## Big tables" in text
-    assert "## What each layer costs" in text
-    assert (
-        "* kept: servers, waiting, postmap, replacing, layers, startup: of a run before, `./dev bench --trial"
-        in text
-    )
+    how = {"command": "`./dev bench`", "system": "Linux 1"}
+    large, layers = [Large("csv, index", 9, 1, 2, 3, 4, 5, 6)], [Layer("a request read", (1.0, 2.0))]
+    before = Report(how, [], [], None, [], large, [], [], layers, {"Twisted": "missing"})
+    write_report(before, tmp_path)
+    assert main(["--trial", "--keep", "--skip", "servers", *OTHER_PARTS, "--output", str(tmp_path)]) == 0
+    after = read_report(tmp_path)
+    assert (after.large, after.layers) == (large, layers)
+    assert after.missing == {}
+    kept = "servers, waiting, postmap, large, replacing, layers, startup"
+    text = (tmp_path / "README.md").read_text()
+    assert f"* kept: {kept}: of a run before, `./dev bench` on Linux 1" in text
 
 
 @pytest.mark.usefixtures("programs")
@@ -185,6 +182,10 @@ def test_what_others_wait_while_a_table_is_replaced_is_measured(
 ) -> None:
     monkeypatch.setattr(replacing, "_ALONE", 0.1)
     monkeypatch.setattr(replacing, "_AFTER", 0.1)
+    monkeypatch.setattr(
+        replacing, "_KINDS", {name: replacing._KINDS[name] for name in ("csv, index", "pcre")}
+    )
+    monkeypatch.setattr(benchmarks.__main__, "_REPLACED", dict.fromkeys(replacing._KINDS, 1))
     page = tmp_path / "page"
     skipped = ["servers", *(part for part in OTHER_PARTS if part != "replacing")]
     assert main(["--trial", "--skip", *skipped, "--output", str(page)]) == 0
