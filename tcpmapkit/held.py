@@ -18,7 +18,7 @@ _BEGINS: Final = "map %s: step %s: keeps the contents that it has: %s"
 #: The names of a map and of its step.
 Place = tuple[str, str]
 
-#: A table with no more rows may lose any of them: half of a handful is soon lost in earnest.
+#: A table with no more rows may lose any of them but the last: half of a handful is soon lost in earnest.
 _FEW_ROWS: Final = 20
 
 #: What the product of a share and a number of rows may be off by, for each row.
@@ -28,11 +28,13 @@ _ROUNDING: Final = 1e-9
 def has_shrunk(old_rows: int, new_rows: int, share: float | None) -> bool:
     """Whether a table lost more than this share of its rows, as one does whose file was cut off.
 
-    `share` is the option `max_shrink`, from 0 to 1; None switches it off. A table of 20 rows or fewer
-    may lose all of them.
+    `share` is the option `max_shrink`, from 0 to 1; None switches it off. A table of 20 rows or fewer may
+    lose any, and not all: a full disk makes empty files too.
     """
-    if share is None or old_rows <= _FEW_ROWS:
+    if share is None:
         return False
+    if old_rows <= _FEW_ROWS:
+        return new_rows == 0 < old_rows and share < 1
     return old_rows - new_rows > old_rows * (share + _ROUNDING)
 
 

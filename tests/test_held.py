@@ -28,12 +28,16 @@ from tcpmapkit.held import HeldTables, has_shrunk
         (10_000_000, 4_999_999, 0.5, True),
         (100, 0, 1.0, False),
         (100, 0, None, False),
-        (20, 0, 0.0, False),
+        (20, 1, 0.0, False),
+        (20, 0, 0.5, True),
+        (1, 0, 0.5, True),
+        (1, 0, 1.0, False),
+        (1, 0, None, False),
         (21, 0, 0.5, True),
         (0, 0, 0.5, False),
     ],
 )
-def test_a_table_of_more_than_20_rows_may_lose_its_share_and_no_row_more(
+def test_a_table_of_more_than_20_rows_may_lose_its_share_and_a_small_one_all_but_the_last_row(
     old: int, new: int, share: float | None, expected: bool
 ) -> None:
     assert has_shrunk(old, new, share) is expected

@@ -385,6 +385,20 @@ def test_while_tables_are_made_no_garbage_is_looked_for_and_their_threads_give_w
     assert sys.getswitchinterval() == usual
 
 
+def test_what_a_large_table_is_made_of_is_not_looked_through_again() -> None:
+    try:
+        before = gc.get_freeze_count()
+        with beside_lookups():
+            few: list[list[int]] = [[] for _ in range(1000)]
+        assert gc.get_freeze_count() == before
+        with beside_lookups():
+            many: list[list[int]] = [[] for _ in range(30_000)]
+        assert gc.get_freeze_count() >= before + len(many)
+        assert len(few) == 1000
+    finally:
+        gc.unfreeze()
+
+
 def asked(endpoint: str, key: str) -> str:
     """The reply of whoever serves there, over a connection of its own."""
     _, host, port = endpoint.split(":")

@@ -121,6 +121,10 @@ def read_settled(path: Path) -> tuple[bytes, Identity]:
 #: Seconds for which a thread that loads keeps the interpreter when others want it; 5 ms are usual.
 _TURN: Final = 0.001
 
+#: Objects that the garbage collector would walk through in some milliseconds. What garbage there is by then
+#: is kept with them; tables of plain text make few, and freeze nothing.
+_MANY: Final = 20_000
+
 _loading = 0
 _loading_lock = threading.Lock()
 _before = (True, 0.005)
@@ -148,6 +152,8 @@ def beside_lookups() -> Iterator[None]:
             if not _loading:
                 collected, turn = _before
                 sys.setswitchinterval(turn)
+                if gc.get_count()[0] > _MANY:
+                    gc.freeze()  # what stays for long: the next look would hold everybody up
                 if collected:
                     gc.enable()
 

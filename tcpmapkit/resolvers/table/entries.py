@@ -19,6 +19,10 @@ __all__ = ["Entries", "read_entries"]
 _PARTS: Final = 256
 
 
+#: Entries that are freed at a time.
+_FREED: Final = 1000
+
+
 class Entries:
     """Value or values by folded key. `large` says that there may be many."""
 
@@ -69,9 +73,13 @@ class Entries:
             part.clear()
 
     def drain(self) -> Iterator[None]:
-        """Free a part of them with each step."""
+        """Free some of them with each step: not part by part, since memory is given back with the last."""
         while self._parts:
-            self._parts.pop()
+            part = self._parts[-1]
+            for _ in range(min(len(part), _FREED)):
+                part.popitem()
+            if not part:
+                self._parts.pop()
             yield
 
 
